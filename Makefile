@@ -1,0 +1,83 @@
+# Every target sets up what it needs: .venv is made once, and again only when pyproject.toml or constraints.txt change.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+# The first interpreter that runs, is new enough and can make a virtual environment (a pyenv shim may exist and fail).
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
+	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+
+# What reproduce-table runs; empty means: as the configuration says.
+MODEL ?= scenes
+PROMPTS ?=
+PROMPTS_LIMIT ?=
+STEPS ?=
+RUNS ?=
+RESULTS ?=
+OVERRIDES = model=$(MODEL) \
+	$(if $(PROMPTS),prompts=$(PROMPTS)) \
+	$(if $(PROMPTS_LIMIT),prompts.limit=$(PROMPTS_LIMIT)) \
+	$(if $(STEPS),sampler.steps=$(STEPS)) \
+	$(if $(RUNS),paths.runs=$(RUNS)) \
+	$(if $(RESULTS),paths.results=$(RESULTS))
+
+SMOKE_DIR ?= /tmp/scalecrafter-smoke
+
+.PHONY: help setup test test-slow lint format type reproduce-table gallery train-scenes smoke clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  reproduce-table takes MODEL= PROMPTS= PROMPTS_LIMIT= STEPS= RUNS= RESULTS="
+
+setup: $(STAMP) ## Make the virtual environment from the pinned versions
+
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.10 with venv and pip found:" \
+		"install one (Debian: apt install python3-venv) or pass PYTHON=/path/to/python" >&2; exit 1; fi
+	@if [ ! -e "$(VENV)" ]; then \
+		echo "Making $(VENV) with $(PYTHON)"; \
+		$(PYTHON) -m venv "$(VENV)" || { rm -rf "$(VENV)"; exit 1; }; \
+	fi
+	@"$(PY)" -m pip --version >/dev/null 2>&1 || { \
+		echo "$(VENV) exists but has no working Python and pip: remove it (rm -rf $(VENV)) and run make again" >&2; exit 1; }
+	@echo "Installing the pinned packages into $(VENV) (once; some minutes)"
+	@"$(PY)" -m pip install --quiet -c constraints.txt -e ".[benchmark,dev]"
+	@touch $@
+
+test: $(STAMP) ## Run the tests (no GPU, no network)
+	$(PY) -m pytest -q -m "not slow and not gpu"
+
+test-slow: $(STAMP) ## Run the tests that take long
+	$(PY) -m pytest -q -m "slow and not gpu"
+
+lint: $(STAMP) ## Check style
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(STAMP) ## Fix style
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+type: $(STAMP) ## Check types
+	$(PY) -m mypy
+
+reproduce-table: $(STAMP) ## Generate, score and print the main table (resumes; MODEL=scenes by default)
+	$(PY) -m experiments.table1 $(strip $(OVERRIDES))
+
+gallery: $(STAMP) ## Draw the gallery picture from finished runs
+	$(PY) -m experiments.plots gallery
+
+train-scenes: $(STAMP) ## Train the embedded scenes model from nothing (resumes)
+	$(PY) -m experiments.scenes.train
+
+smoke: ## Run reproduce-table once at its smallest, in SMOKE_DIR
+	$(MAKE) --no-print-directory reproduce-table PROMPTS_LIMIT=8 STEPS=4 \
+		RUNS=$(SMOKE_DIR)/runs RESULTS=$(SMOKE_DIR)/results
+
+clean: ## Remove caches and build leftovers (keeps .venv, runs and results)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +

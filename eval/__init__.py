@@ -1,0 +1,1 @@
+"""Images to features to statistics to scores. Knows nothing of the methods that made the images."""

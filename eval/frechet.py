@@ -1,0 +1,134 @@
+"""Fréchet distance between Gaussians fitted to two sets of features (FID; Heusel et al. 2017, arXiv 1706.08500).
+
+    d² = |μ₁ − μ₂|² + tr S₁ + tr S₂ − 2 tr (S₁ S₂)^½
+
+The last trace is never taken from a matrix square root of the product S₁ S₂, which is not symmetric and is singular
+whenever there are fewer images than dimensions. With any factors S₁ = AᵀA and S₂ = BᵀB it is the nuclear norm of A Bᵀ
+(the sum of its singular values). For n ≤ dim the centred features themselves are such factors, which makes the
+distance exact there; for n > dim a Cholesky factor and one symmetric eigenvalue problem do. Everything is float64.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Mean (dim,), unbiased covariance (dim, dim), both float64, and the number of images they come from."""
+
+    mean: np.ndarray
+    cov: np.ndarray
+    n: int
+
+
+def features_to_stats(features: np.ndarray) -> Stats:
+    """Moments of (n, dim) features; ValueError if n < 2 or a value is not finite."""
+    features = checked_features(features)
+    mean = features.mean(axis=0)
+    centred = features - mean
+    return Stats(mean, centred.T @ centred / (len(features) - 1), len(features))
+
+
+def stats_to_fid(a: Stats, b: Stats) -> float:
+    """Fréchet distance from moments; may be below zero by rounding only."""
+    _check_dim(a.mean.shape[0], b.mean.shape[0])
+    dim = a.mean.shape[0]
+    if min(a.n, b.n) > dim:
+        cross = _cross_trace(cov_factor(b), a.cov)
+    else:
+        cross = nuclear_norm(cov_factor(a) @ cov_factor(b).T)
+    return _distance(a.mean - b.mean, float(np.trace(a.cov) + np.trace(b.cov)), cross)
+
+
+def features_to_fid(x: np.ndarray, y: np.ndarray) -> float:
+    """Fréchet distance between features (n, dim) and (m, dim); n and m may differ and may be smaller than dim."""
+    x, y = checked_features(x), checked_features(y)
+    _check_dim(x.shape[1], y.shape[1])
+    return FixedReference(y).fid(x)
+
+
+class FixedReference:
+    """One side of the distance prepared once, for many evaluations against it (the jackknife)."""
+
+    def __init__(self, features: np.ndarray) -> None:
+        """features: (m, dim) of the reference images."""
+        features = checked_features(features)
+        self.full_rank = len(features) > features.shape[1]
+        if self.full_rank:
+            stats = features_to_stats(features)
+            self.mean, self.trace, self.factor = stats.mean, float(np.trace(stats.cov)), cov_factor(stats)
+        else:
+            self.mean, self.factor = _feature_factor(features)
+            self.trace = float(np.square(self.factor).sum())
+
+    def fid(self, features: np.ndarray) -> float:
+        """Fréchet distance of (n, dim) features to the reference."""
+        features = checked_features(features)
+        if self.full_rank and len(features) > features.shape[1]:
+            return self.fid_of_stats(features_to_stats(features))
+        mean, factor = _feature_factor(features)
+        cross = nuclear_norm(factor @ self.factor.T)
+        return _distance(mean - self.mean, self.trace + float(np.square(factor).sum()), cross)
+
+    def fid_of_stats(self, stats: Stats) -> float:
+        """Fréchet distance of moments to the reference, for when their n and the reference's exceed dim."""
+        cross = _cross_trace(self.factor, stats.cov)
+        return _distance(stats.mean - self.mean, self.trace + float(np.trace(stats.cov)), cross)
+
+
+def checked_features(features: np.ndarray) -> np.ndarray:
+    """Features as float64 (float32 moments would be off by 1e-7); ValueError unless (n >= 2, dim) and finite."""
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2:
+        raise ValueError(f"features must be (n, dim), not of shape {features.shape}")
+    if len(features) < 2:
+        raise ValueError(f"a score needs at least 2 images on each side, not {len(features)}: use more prompts")
+    if not np.isfinite(features).all():
+        row = int((~np.isfinite(features)).any(axis=1).argmax())
+        raise ValueError(f"features of image {row} are not finite: check the image and the extractor's weights")
+    return features
+
+
+def cov_factor(stats: Stats) -> np.ndarray:
+    """F of shape (rank, dim) with FᵀF = cov: Cholesky if it exists, else the eigenvectors that n images can span."""
+    if stats.n > len(stats.cov):
+        try:
+            return np.linalg.cholesky(stats.cov).T
+        except np.linalg.LinAlgError:  # constant or dependent features: positive semi-definite only
+            pass
+    values, vectors = np.linalg.eigh(stats.cov)
+    rank = min(stats.n - 1, len(values))
+    # Eigenvalues beyond the rank are rounding noise; their square roots would not be small.
+    values, vectors = values[-rank:], vectors[:, -rank:]
+    return np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
+
+
+def nuclear_norm(matrix: np.ndarray) -> float:
+    """Sum of the singular values."""
+    return float(np.linalg.svd(matrix, compute_uv=False).sum())
+
+
+def _feature_factor(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (dim,), and F with FᵀF = cov: the centred features (n, dim) if that is smaller, else (dim, dim)."""
+    n, dim = features.shape
+    if n > dim:
+        stats = features_to_stats(features)
+        return stats.mean, cov_factor(stats)
+    mean = features.mean(axis=0)
+    return mean, (features - mean) / np.sqrt(n - 1)
+
+
+def _cross_trace(factor: np.ndarray, cov: np.ndarray) -> float:
+    """tr (FᵀF · cov)^½ from the eigenvalues of the symmetric F cov Fᵀ."""
+    values = np.linalg.eigvalsh(factor @ cov @ factor.T)
+    return float(np.sqrt(np.clip(values, 0, None)).sum())
+
+
+def _distance(mean_difference: np.ndarray, traces: float, cross: float) -> float:
+    return float(mean_difference @ mean_difference) + traces - 2 * cross
+
+
+def _check_dim(x: int, y: int) -> None:
+    if x != y:
+        raise ValueError(f"features have {x} and {y} dimensions: extract both sides with the same extractor")

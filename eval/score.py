@@ -1,0 +1,51 @@
+"""Scores of one set of generated images against one reference set, as they go into metrics.json."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from eval.frechet import checked_features
+from eval.uncertainty import MINIMUM_IMAGES, fid_with_se, kid_with_se, prompt_groups
+
+
+def score_features(generated: np.ndarray, reference: np.ndarray, suffix: Literal["r", "b"]) -> dict[str, float]:
+    """FID and KID with standard errors: keys fid_S, fid_S_se, kid_S, kid_S_se for suffix S.
+
+    Args:
+        generated: (n, dim) features, one row per prompt, n >= 3.
+        reference: (m, dim) features of real images ("r") or of the same model's base-size images ("b"), m >= 2.
+        suffix: which reference it is.
+
+    FID is biased by about c / n, so scores with different n must not be compared: see `require_equal_counts`.
+
+    Raises:
+        ValueError: unknown suffix, too few images, different dimensions, or values that are not finite.
+    """
+    if suffix not in ("r", "b"):
+        raise ValueError(f"suffix must be 'r' (real images) or 'b' (base-size images), not {suffix!r}")
+    if len(generated) < MINIMUM_IMAGES:
+        raise ValueError(
+            f"a score needs at least {MINIMUM_IMAGES} generated images, not {len(generated)}: use more prompts"
+        )
+    if len(reference) < 2:
+        raise ValueError(f"a score needs at least 2 reference images, not {len(reference)}: add images")
+    generated, reference = checked_features(generated), checked_features(reference)
+    if generated.shape[1] != reference.shape[1]:
+        raise ValueError(
+            f"generated features have {generated.shape[1]} dimensions and the reference {reference.shape[1]}: "
+            "extract both with the same extractor"
+        )
+    groups = prompt_groups(len(generated))
+    fid, fid_se = fid_with_se(generated, reference, groups=groups)
+    kid, kid_se = kid_with_se(generated, reference, groups=groups)
+    return {f"fid_{suffix}": fid, f"fid_{suffix}_se": fid_se, f"kid_{suffix}": kid, f"kid_{suffix}_se": kid_se}
+
+
+def require_equal_counts(counts: Mapping[str, int]) -> None:
+    """ValueError unless all scores that are about to be compared (name to number of images) have the same count."""
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name}: {n}" for name, n in counts.items())
+        raise ValueError(
+            f"scores from different numbers of images cannot be compared ({listed}): finish the runs or use one limit"
+        )

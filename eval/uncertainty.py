@@ -1,0 +1,74 @@
+"""Standard errors of FID and KID: how far the score would move with other prompts.
+
+Delete-a-group jackknife over prompts (Shao & Wu 1989; unequal groups as in Busing, Meijer & van der Leeden 1999): drop
+one group of generated images at a time and look at how the score moves. Not the bootstrap: drawing with replacement
+repeats images, which lowers the rank of the covariance and inflates FID. A bias of the form c / n, which FID has,
+cancels exactly. The reference set is taken as given: the error is that of the generated side.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from eval.frechet import FixedReference, Stats, checked_features, features_to_stats
+from eval.kid import group_pairs, kernel_sums
+
+GROUPS = 20
+MINIMUM_IMAGES = 3  # leaving one out must leave two
+
+
+def prompt_groups(n: int, *, count: int = GROUPS, seed: int = 0) -> list[np.ndarray]:
+    """Indices 0 … n−1 dealt at random, always the same way, into `count` groups (fewer if n is smaller).
+
+    Raises ValueError if leaving out a group would leave fewer than two.
+    """
+    if count < 2:
+        raise ValueError(f"a jackknife needs at least 2 groups, not {count}")
+    groups = np.array_split(np.random.default_rng(seed).permutation(n), min(n, count)) if n else []
+    if not groups or n - len(groups[0]) < 2:
+        raise ValueError(f"a standard error needs at least {MINIMUM_IMAGES} images, not {n}: use more prompts")
+    return [np.sort(group) for group in groups]
+
+
+def jackknife_se(score: float, without_group: Sequence[float], group_sizes: Sequence[int]) -> float:
+    """Standard error of `score` from the scores with each group left out; sizes sum to the number of images."""
+    left = np.asarray(without_group, dtype=np.float64)
+    h = sum(group_sizes) / np.asarray(group_sizes, dtype=np.float64)
+    estimate = len(left) * score - float(((1 - 1 / h) * left).sum())
+    pseudo = h * score - (h - 1) * left
+    return float(np.sqrt((np.square(pseudo - estimate) / (h - 1)).mean()))
+
+
+def fid_with_se(x: np.ndarray, y: np.ndarray, *, groups: Sequence[np.ndarray] | None = None) -> tuple[float, float]:
+    """FID of generated features x (n, dim) against y (m, dim), and its standard error over the prompts of x."""
+    x = checked_features(x)
+    reference = FixedReference(y)
+    groups = prompt_groups(len(x)) if groups is None else groups
+    smallest = len(x) - max(len(group) for group in groups)
+    if reference.full_rank and smallest > x.shape[1]:
+        stats = features_to_stats(x)
+        without = [reference.fid_of_stats(_stats_without(stats, x[group])) for group in groups]
+    else:
+        without = [reference.fid(np.delete(x, group, axis=0)) for group in groups]
+    score = reference.fid(x)
+    return score, jackknife_se(score, without, [len(group) for group in groups])
+
+
+def kid_with_se(x: np.ndarray, y: np.ndarray, *, groups: Sequence[np.ndarray] | None = None) -> tuple[float, float]:
+    """KID of generated features x (n, dim) against y (m, dim), and its standard error over the prompts of x."""
+    sums = kernel_sums(x, y)
+    groups = prompt_groups(len(x)) if groups is None else groups
+    pairs = group_pairs(x, groups)
+    without = [sums.kid_without(group, own) for group, own in zip(groups, pairs, strict=True)]
+    score = sums.kid()
+    return score, jackknife_se(score, without, [len(group) for group in groups])
+
+
+def _stats_without(stats: Stats, dropped: np.ndarray) -> Stats:
+    """Moments after removing the rows `dropped` (k, dim): a downdate instead of a new pass over all features."""
+    k, n = len(dropped), stats.n
+    shift = dropped - stats.mean
+    total = shift.sum(axis=0)
+    mean = stats.mean - total / (n - k)
+    scatter = (n - 1) * stats.cov - shift.T @ shift - np.outer(total, total) / (n - k)
+    return Stats(mean, scatter / (n - k - 1), n - k)

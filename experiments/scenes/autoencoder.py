@@ -1,0 +1,88 @@
+"""Training of the scenes autoencoder: pixels in [-1, 1], squared and absolute error, a light pull of the latents
+towards a unit normal.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
+from torch import Tensor
+
+from experiments.scenes.data import LARGE_SEED, TRAIN_SEED, VALIDATION_SEED, rendered
+from experiments.scenes.fit import Plan, fit, step_generator
+from experiments.scenes.model import BASE_PX, build_autoencoder
+from experiments.scenes.render import sample_scenes
+
+PLAN = Plan("autoencoder", steps=4500, batch=8, learning_rate=2e-3, ema=0.995)
+KL_WEIGHT = 2e-5
+LARGE_PX, LARGE_SHARE = (
+    192,
+    4,
+)  # a quarter of each batch are crops of larger pictures: what the decoder meets above the base size
+
+
+def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def training_batch(base: NDArray[np.uint8], large: NDArray[np.uint8], step: int) -> Tensor:
+    generator = step_generator(PLAN, step)
+    count = PLAN.batch // LARGE_SHARE
+    whole = to_tensor(base[torch.randint(len(base), (PLAN.batch - count,), generator=generator).numpy()])
+    crops = []
+    for _ in range(count):
+        index = int(torch.randint(len(large), (), generator=generator))
+        top, left = torch.randint(LARGE_PX - BASE_PX, (2,), generator=generator).tolist()
+        crops.append(large[index, top : top + BASE_PX, left : left + BASE_PX])
+    batch = torch.cat([whole, to_tensor(np.stack(crops))])
+    return batch.flip(3) if step % 2 else batch
+
+
+def autoencoder_loss(vae: AutoencoderKL, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    posterior = vae.encode(pixels).latent_dist
+    restored = vae.decode(posterior.sample(generator=generator)).sample
+    error = restored - pixels
+    kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+    return error.square().mean() + 0.1 * error.abs().mean() + KL_WEIGHT * kl
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 64) -> float:
+    """Peak signal-to-noise ratio in dB of encode-decode over all ``pictures`` (N, H, W, 3) uint8, after rounding
+    to uint8.
+    """
+    total = 0.0
+    for start in range(0, len(pictures), batch):
+        pixels = to_tensor(pictures[start : start + batch])
+        restored = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
+        difference = (restored * 127.5).round() - (pixels * 127.5).round()
+        total += difference.double().square().sum().item()
+    return float(10 * np.log10(255**2 / (total / pictures.size)))
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 128) -> Tensor:
+    """Latent means (N, 8, h, w) float32 of ``pictures``, not yet multiplied by the scaling factor."""
+    chunks = (pictures[i : i + batch] for i in range(0, len(pictures), batch))
+    return torch.cat([vae.encode(to_tensor(chunk)).latent_dist.mode() for chunk in chunks])
+
+
+def train_autoencoder(folder: Path, log: Path, train_count: int) -> tuple[AutoencoderKL, dict[str, float]]:
+    """Train, set the scaling factor so that latents have unit deviation, and measure the held-out reconstruction."""
+    torch.manual_seed(0)
+    vae = build_autoencoder().to(memory_format=torch.channels_last)
+    base = rendered(sample_scenes(train_count, TRAIN_SEED), BASE_PX, folder / "train.npy")
+    large = rendered(sample_scenes(1024, LARGE_SEED), LARGE_PX, folder / "large.npy")
+    held_out = rendered(sample_scenes(512, VALIDATION_SEED), BASE_PX, folder / "validation.npy")
+
+    def loss_at(step: int) -> Tensor:
+        return autoencoder_loss(vae, training_batch(base, large, step), step_generator(PLAN, step + 10**6))
+
+    fit(PLAN, vae, loss_at, folder, log)
+    vae.register_to_config(scaling_factor=round(float(1 / encode(vae, base[:2048]).std()), 5))
+    return vae, {"autoencoder_psnr_db": round(psnr(vae, held_out), 2)}

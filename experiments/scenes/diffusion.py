@@ -1,0 +1,65 @@
+"""Training of the scenes U-Net with its text encoder: epsilon prediction on cached latents, captions dropped for
+guidance.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from experiments.scenes.fit import Plan, fit, step_generator
+from experiments.scenes.model import build_scheduler, build_text_encoder, build_unet
+
+PLAN = Plan("diffusion", steps=2400, batch=64, learning_rate=1.2e-3, ema=0.998, warmup=150)
+CAPTION_DROPOUT = 0.1
+MIN_SNR_GAMMA = (
+    5.0  # Hang et al. 2023: weight of the loss in each timestep, min(SNR, gamma) / SNR for epsilon prediction
+)
+
+
+class TextToNoise(nn.Module):
+    """U-Net and text encoder as one trainable module."""
+
+    def __init__(self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.text_encoder, self.unet = text_encoder, unet
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        return self.unet(noisy, timesteps, self.text_encoder(tokens).last_hidden_state).sample
+
+
+def train_diffusion(
+    latents: Tensor, captions: list[str], tokenizer: CLIPTokenizer, folder: Path, log: Path
+) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+    """Train on scaled latents (N, 8, h, w) float32 and their captions."""
+    torch.manual_seed(2)
+    model = TextToNoise(build_text_encoder(tokenizer), build_unet()).to(memory_format=torch.channels_last)
+    alphas = build_scheduler().alphas_cumprod
+    snr = alphas / (1 - alphas)
+    weights = snr.clamp(max=MIN_SNR_GAMMA) / snr
+    options = {
+        "padding": "max_length",
+        "truncation": True,
+        "max_length": tokenizer.model_max_length,
+        "return_tensors": "pt",
+    }
+    tokens = tokenizer(captions, **options).input_ids
+    empty = tokenizer([""], **options).input_ids
+
+    def loss_at(step: int) -> Tensor:
+        generator = step_generator(PLAN, step)
+        index = torch.randint(len(latents), (PLAN.batch,), generator=generator)
+        timesteps = torch.randint(len(alphas), (PLAN.batch,), generator=generator)
+        dropped = torch.rand(PLAN.batch, 1, generator=generator) < CAPTION_DROPOUT
+        noise = torch.randn(PLAN.batch, *latents.shape[1:], generator=generator)
+        alpha = alphas[timesteps].view(-1, 1, 1, 1)
+        noisy = alpha.sqrt() * latents[index] + (1 - alpha).sqrt() * noise
+        error = model(noisy, timesteps, torch.where(dropped, empty, tokens[index])) - noise
+        return (weights[timesteps] * error.square().mean((1, 2, 3))).mean()
+
+    fit(PLAN, model, loss_at, folder, log)
+    return model.text_encoder, model.unet

@@ -1,0 +1,70 @@
+"""The scenes classifier as a feature extractor for `eval`, and as a judge of what a picture shows."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from experiments.scenes import WEIGHTS
+from experiments.scenes.autoencoder import to_tensor
+from experiments.scenes.classifier import FACTORS, FEATURES, SceneClassifier
+from experiments.scenes.model import BASE_PX
+
+FILE = "classifier.safetensors"
+
+
+class SceneFeatures:
+    """(N, H, W, 3) uint8 pictures of any size -> (N, 64) float32 features; pictures are reduced to 64x64 with
+    antialiasing first.
+
+    Raises:
+        FileNotFoundError: no classifier file in ``weights``.
+        ValueError: the file is damaged.
+
+    """
+
+    name = "scenes"
+    dim = FEATURES
+
+    def __init__(self, weights: Path = WEIGHTS) -> None:
+        path = weights / FILE
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"scenes classifier not found at {path}: restore it with git, or run `make train-scenes`"
+            )
+        self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.model = SceneClassifier()
+        try:
+            state = {name: value.float() for name, value in load_file(path).items()}
+            self.model.load_state_dict(state)
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(
+                f"scenes classifier at {path} is damaged: restore it with git, or run `make train-scenes`"
+            ) from error
+        self.model.eval()
+
+    @staticmethod
+    def prepare(images: NDArray[np.uint8]) -> Tensor:
+        """(N, H, W, 3) uint8 -> (N, 3, 64, 64) float32 in [-1, 1]."""
+        pixels = to_tensor(images)
+        if pixels.shape[2:] != (BASE_PX, BASE_PX):
+            pixels = F.interpolate(pixels, (BASE_PX, BASE_PX), mode="bicubic", antialias=True).clamp(-1, 1)
+        return pixels
+
+    @torch.no_grad()
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.model(self.prepare(images)).numpy()
+
+    @torch.no_grad()
+    def predict(self, images: NDArray[np.uint8]) -> dict[str, list[str]]:
+        """The most likely value of each factor (object, colour, background) for each picture."""
+        logits = self.model.classify(self.prepare(images))
+        return {name: [values[i] for i in logits[name].argmax(1).tolist()] for name, values in FACTORS.items()}

@@ -1,0 +1,86 @@
+"""KID against a slow loop over pairs and against three other implementations."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from eval.kid import features_to_kid
+from tests.eval.helpers import features
+
+
+def slow_kid(x: np.ndarray, y: np.ndarray) -> float:
+    def kernel(a: np.ndarray, b: np.ndarray) -> float:
+        return (sum(p * q for p, q in zip(a, b, strict=True)) / len(a) + 1) ** 3
+
+    xx = np.mean([kernel(a, b) for a, b in permutations(x, 2)])
+    yy = np.mean([kernel(a, b) for a, b in permutations(y, 2)])
+    return float(xx + yy - 2 * np.mean([kernel(a, b) for a in x for b in y]))
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (7, 12), (12, 7)])
+def test_equals_a_loop_over_pairs(n: int, m: int) -> None:
+    x, y = features(n, 5, seed=1), features(m, 5, seed=2, shift=0.2)
+    assert features_to_kid(x, y) == pytest.approx(slow_kid(x, y), rel=1e-10)
+    assert features_to_kid(y, x) == pytest.approx(slow_kid(x, y), rel=1e-10)
+
+
+def test_chunks_and_order_do_not_matter() -> None:
+    x, y = features(60, 16, seed=1), features(41, 16, seed=2, shift=0.2)
+    whole = features_to_kid(x, y)
+    assert features_to_kid(x, y, chunk=7) == pytest.approx(whole, rel=1e-10)
+    assert features_to_kid(np.random.default_rng(0).permutation(x), y) == pytest.approx(whole, rel=1e-10)
+
+
+def test_unbiased_and_not_clipped_for_equal_distributions() -> None:
+    values = [features_to_kid(features(30, 8, seed=2 * i), features(30, 8, seed=2 * i + 1)) for i in range(300)]
+    assert min(values) < 0
+    assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(300)
+
+
+N = 200
+
+
+@pytest.fixture
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    return features(N, 64, seed=1), features(N, 64, seed=2, shift=0.2)
+
+
+def test_parity_with_clean_fid(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    fid = pytest.importorskip("cleanfid.fid")
+    theirs = fid.kernel_distance(*pair, num_subsets=1, max_subset_size=N)
+    assert features_to_kid(*pair) == pytest.approx(theirs, rel=1e-9)
+
+
+def test_parity_with_torch_fidelity(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    metric_kid = pytest.importorskip("torch_fidelity.metric_kid")
+    import torch
+
+    x, y = (torch.from_numpy(side) for side in pair)
+    theirs = metric_kid.kid_features_to_metric(x, y, kid_subsets=1, kid_subset_size=N, verbose=False)
+    assert features_to_kid(*pair) == pytest.approx(theirs[metric_kid.KEY_METRIC_KID_MEAN], rel=1e-9)
+
+
+def test_parity_with_torchmetrics(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    kid = pytest.importorskip("torchmetrics.image.kid")
+    import torch
+
+    x, y = (torch.from_numpy(side) for side in pair)
+    metric = kid.KernelInceptionDistance(feature=torch.nn.Flatten(), subsets=1, subset_size=N)
+    metric = metric.set_dtype(torch.float64)
+    metric.update(y[:, None, None], real=True)
+    metric.update(x[:, None, None], real=False)
+    assert features_to_kid(*pair) == pytest.approx(float(metric.compute()[0]), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((1, 4)), np.zeros((5, 4)), "at least 2 images"),
+        (np.zeros((5, 4)), np.zeros((5, 3)), "4 and 3 dimensions"),
+        (np.zeros((5, 4)), np.full((5, 4), np.inf), "not finite"),
+    ],
+)
+def test_bad_features_are_refused(x: np.ndarray, y: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        features_to_kid(x, y)
