@@ -48,10 +48,9 @@ def sample_scenes(n: int, seed: int) -> list[Scene]:
     an order drawn from ``seed``.
     """
     combinations = [(o, c, b) for o in OBJECTS for c in COLOURS for b in BACKGROUNDS]
-    rng = np.random.default_rng([seed, 1])
-    order = [i for _ in range(math.ceil(n / len(combinations))) for i in rng.permutation(len(combinations))]
-    seeds = rng.integers(2**62, size=n)
-    return [Scene(*combinations[i], seed=int(s)) for i, s in zip(order[:n], seeds, strict=True)]
+    factors, seeds = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 3])
+    order = [i for _ in range(math.ceil(n / len(combinations))) for i in factors.permutation(len(combinations))]
+    return [Scene(*combinations[i], seed=int(seeds.integers(2**62))) for i in order[:n]]
 
 
 def main_colour(name: str, rng: np.random.Generator) -> Colour:

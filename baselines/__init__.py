@@ -1,0 +1,1 @@
+"""Methods that ScaleCrafter is compared with, all under the contract of `scalecrafter.method`."""

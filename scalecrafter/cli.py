@@ -1,0 +1,99 @@
+"""The command line: `scalecrafter generate PROMPT --model ID_OR_DIR ...` and `scalecrafter settings [NAME]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL.PngImagePlugin import PngInfo
+
+from scalecrafter.settings import Settings, available_settings, load_settings
+
+
+def show_settings(name: str | None) -> None:
+    if name is None:
+        print("\n".join(available_settings()))
+    else:
+        print(yaml.safe_dump(load_settings(name).to_dict(), sort_keys=False), end="")
+
+
+def load_pipeline(model: str, dtype: str) -> Any:
+    """The text-to-image pipeline of a local folder or hub id, from safetensors only, on the GPU if there is one."""
+    import torch
+    from diffusers import AutoPipelineForText2Image
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = {"auto": torch.float16 if device == "cuda" else torch.float32}.get(dtype) or getattr(torch, dtype)
+    pipe = AutoPipelineForText2Image.from_pretrained(model, torch_dtype=kind, use_safetensors=True)
+    return pipe.to(device)
+
+
+def generate(arguments: argparse.Namespace) -> None:
+    """Draw one picture and write it as PNG, with the settings in its metadata."""
+    import torch
+
+    from scalecrafter.enable import enable
+
+    pipe = load_pipeline(arguments.model, arguments.dtype)
+    with enable(pipe, height=arguments.height, width=arguments.width, settings=arguments.settings) as handle:
+        image = pipe(
+            arguments.prompt,
+            height=arguments.height,
+            width=arguments.width,
+            num_inference_steps=arguments.steps,
+            guidance_scale=arguments.guidance_scale,
+            generator=torch.Generator("cpu").manual_seed(arguments.seed),
+        ).images[0]
+    image.save(arguments.out, pnginfo=metadata(arguments, handle.settings))
+    print(arguments.out)
+
+
+def metadata(arguments: argparse.Namespace, settings: Settings) -> PngInfo:
+    info = PngInfo()
+    values = {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items() if k != "command"}
+    info.add_text("prompt", arguments.prompt)
+    info.add_text("scalecrafter", json.dumps(values | {"settings": settings.to_dict()}))
+    return info
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scalecrafter", description="Images larger than a diffusion model was made for."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("settings", help="list the shipped settings, or show one")
+    listing.add_argument("name", nargs="?")
+    draw = commands.add_parser("generate", help="draw one picture")
+    draw.add_argument("prompt")
+    draw.add_argument("--model", required=True, help="folder of a diffusers pipeline, or a hub id")
+    draw.add_argument("--height", type=int, required=True, help="pixels")
+    draw.add_argument("--width", type=int, required=True, help="pixels")
+    draw.add_argument("--out", type=Path, default=Path("image.png"))
+    draw.add_argument("--settings", default="auto", help="auto, a shipped name or a YAML file")
+    draw.add_argument("--steps", type=int, default=50)
+    draw.add_argument("--guidance-scale", type=float, default=7.5)
+    draw.add_argument("--seed", type=int, default=0)
+    draw.add_argument("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code 0, or 2 with one line on stderr."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        if arguments.command == "settings":
+            show_settings(arguments.name)
+        else:
+            generate(arguments)
+    except (ValueError, OSError) as error:
+        print(f"scalecrafter: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

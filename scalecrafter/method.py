@@ -1,0 +1,120 @@
+"""The contract of everything that the benchmark compares: `Method.generate(pipe, request)`, pictures from prompts.
+
+A method that only changes the U-Net says how it is switched on and inherits the sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scalecrafter.enable import Handle, check_pipeline, enable
+from scalecrafter.settings import Settings, expand, resolve_settings
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How the pipeline samples; ``eta`` is DDIM's (0 deterministic, 1 as noisy as DDPM)."""
+
+    steps: int = 50
+    guidance_scale: float = 7.5
+    eta: float = 0.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw: one seed (0 to 2^63 - 1) for each prompt, size in pixels."""
+
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    height: int
+    width: int
+    sampler: Sampler = Sampler()
+
+
+class Method(Protocol):
+    """Anything that draws ``request.prompts``."""
+
+    def generate(self, pipe: Any, request: Request) -> NDArray[np.uint8]:
+        """(N, height, width, 3) uint8 pictures, the i-th from ``request.seeds[i]`` alone."""
+        ...
+
+    def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
+        """Everything about the method at this size that changes pixels, as plain values; checks that it can work."""
+        ...
+
+
+class UNetMethod:
+    """A method that acts on the U-Net of a stock pipeline: subclasses implement `enable`."""
+
+    def enable(self, pipe: Any, *, height: int, width: int) -> AbstractContextManager[Any]:
+        """Switch the method on; leaving the context restores the pipeline."""
+        raise NotImplementedError
+
+    def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
+        check_pipeline(pipe, height, width)
+        return {}
+
+    def generate(self, pipe: Any, request: Request) -> NDArray[np.uint8]:
+        """Sample with the stock pipeline while the method is enabled.
+
+        Each picture has a CPU generator of its own, so it does not depend on what else is in the batch.
+        """
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
+        quiet = getattr(pipe, "_progress_bar_config", None)
+        pipe.set_progress_bar_config(disable=True)
+        try:
+            with self.enable(pipe, height=request.height, width=request.width):
+                images = pipe(
+                    list(request.prompts),
+                    height=request.height,
+                    width=request.width,
+                    num_inference_steps=request.sampler.steps,
+                    guidance_scale=request.sampler.guidance_scale,
+                    eta=request.sampler.eta,
+                    generator=generators,
+                    output_type="np",
+                ).images
+        finally:
+            if quiet is None:
+                del pipe._progress_bar_config
+            else:
+                pipe._progress_bar_config = quiet
+        if not np.isfinite(images).all():
+            raise ValueError(
+                "the model returned NaN or infinity: use a wider dtype (float32, or bfloat16 for the U-Net)"
+            )
+        return np.rint(images * 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class ScaleCrafter(UNetMethod):
+    """Re-dilation with ``settings`` ("auto", a name, a path or `Settings`); what is not None replaces a part of it."""
+
+    settings: str | Settings = "auto"
+    tau: int | None = None
+    progressive: bool | None = None
+    dilation: Mapping[str, float] | None = None
+
+    def resolve(self, pipe: Any, height: int, width: int) -> Settings:
+        """The settings that `enable` will use at this size."""
+        changes: dict[str, Any] = {"tau": self.tau, "progressive": self.progressive}
+        if self.dilation is not None:
+            changes["dilation"] = expand(self.dilation)
+        given = {name: value for name, value in changes.items() if value is not None}
+        return replace(resolve_settings(self.settings, pipe, height, width), **given)
+
+    def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
+        check_pipeline(pipe, height, width)
+        with self.enable(pipe, height=height, width=width) as handle:
+            return handle.settings.to_dict()
+
+    def enable(self, pipe: Any, *, height: int, width: int) -> Handle:
+        check_pipeline(pipe, height, width)
+        return enable(pipe, height=height, width=width, settings=self.resolve(pipe, height, width))

@@ -1,0 +1,32 @@
+"""When a convolution is re-dilated and by how much: pure functions of the timestep the U-Net is called with.
+
+The paper counts the steps of a 50-step DDIM sampling. Here a timestep is mapped to that count, so the same settings
+hold for every scheduler, number of steps and img2img strength, and no counter can go stale.
+"""
+
+from __future__ import annotations
+
+import math
+
+REFERENCE_STEPS = 50
+
+
+def reference_step(t: float, train_timesteps: int = 1000) -> int:
+    """The paper's step index, 0 (pure noise) to 49: floor(50 (1 - t / T)).
+
+    With 50 DDIM steps at Stable Diffusion's spacing (t = 981, 961, ..., 1) this is exactly the index of the step.
+    """
+    # Multiplied before it is divided: exact for integers, where 1 - t / T would round.
+    return math.floor(REFERENCE_STEPS * (train_timesteps - t) / train_timesteps)
+
+
+def progressive_dilation(d: float, tau: int, step: int) -> float:
+    """Dilation that shrinks over the window, max(ceil(d (tau - step) / tau), 2) (reference code, ``progressive``)."""
+    return float(max(math.ceil(d * (tau - step) / tau), 2))
+
+
+def dilation_at(d: float, tau: int, progressive: bool, step: int) -> float | None:
+    """Factor of a layer with dilation ``d`` at a reference step; None outside the window (step >= tau)."""
+    if step >= tau:
+        return None
+    return progressive_dilation(d, tau, step) if progressive else d
