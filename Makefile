@@ -69,7 +69,7 @@ reproduce-table: $(STAMP) ## Generate, score and print the main table (resumes; 
 	$(PY) -m experiments.table1 $(strip $(OVERRIDES))
 
 gallery: $(STAMP) ## Draw the gallery picture from finished runs
-	$(PY) -m experiments.plots gallery
+	$(PY) -m experiments.plots
 
 train-scenes: $(STAMP) ## Train the embedded scenes model from nothing (resumes)
 	$(PY) -m experiments.scenes.train

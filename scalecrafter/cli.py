@@ -28,8 +28,7 @@ def load_pipeline(model: str, dtype: str) -> Any:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = {"auto": torch.float16 if device == "cuda" else torch.float32}.get(dtype) or getattr(torch, dtype)
-    pipe = AutoPipelineForText2Image.from_pretrained(model, torch_dtype=kind, use_safetensors=True)
-    return pipe.to(device)
+    return AutoPipelineForText2Image.from_pretrained(model, use_safetensors=True).to(device, kind)
 
 
 def generate(arguments: argparse.Namespace) -> None:

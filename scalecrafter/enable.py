@@ -55,7 +55,7 @@ class Handle:
                 return plain(x, weight, bias)
             return redilated_conv2d(x, weight, bias, dilation=d, stride=conv.stride)  # type: ignore[arg-type]
 
-        conv._conv_forward = conv_forward  # type: ignore[method-assign]
+        conv._conv_forward = conv_forward  # type: ignore[method-assign, assignment]
 
     def disable(self) -> None:
         """Restore the pipeline."""

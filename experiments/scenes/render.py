@@ -50,7 +50,8 @@ def sample_scenes(n: int, seed: int) -> list[Scene]:
     combinations = [(o, c, b) for o in OBJECTS for c in COLOURS for b in BACKGROUNDS]
     factors, seeds = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 3])
     order = [i for _ in range(math.ceil(n / len(combinations))) for i in factors.permutation(len(combinations))]
-    return [Scene(*combinations[i], seed=int(seeds.integers(2**62))) for i in order[:n]]
+    drawn = (combinations[i] for i in order[:n])
+    return [Scene(o, c, b, seed=int(seeds.integers(2**62))) for o, c, b in drawn]
 
 
 def main_colour(name: str, rng: np.random.Generator) -> Colour:

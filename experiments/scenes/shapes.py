@@ -49,7 +49,8 @@ def segment(x: Grid, y: Grid, ax: float, ay: float, bx: float, by: float, radius
     """Capsule: all points within ``radius`` of the segment from a to b."""
     dx, dy = bx - ax, by - ay
     along = np.clip(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy), 0.0, 1.0)
-    return np.sqrt((x - ax - along * dx) ** 2 + (y - ay - along * dy) ** 2) - radius
+    distance: Grid = np.sqrt((x - ax - along * dx) ** 2 + (y - ay - along * dy) ** 2) - np.float32(radius)
+    return distance
 
 
 def below(y: Grid, level: Grid | float) -> Grid:

@@ -1,0 +1,137 @@
+"""From Hydra's configuration to plain values: the only place that sees OmegaConf.
+
+The identity of a run is everything that changes its pixels, and nothing else; its digest names the run folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.models import LoadedModel, load_model
+from experiments.prompts import Prompt, load_prompts, prompts_identity
+from scalecrafter.method import Method, Sampler
+from scalecrafter.settings import training_size
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What to score with; ``extractor`` None draws only."""
+
+    extractor: str | None
+    reference_count: int = 0
+    reference_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table: a model, a method, a size, prompts and a sampler, all plain values."""
+
+    model: LoadedModel
+    method_name: str
+    method: Method
+    resolution: str
+    height: int
+    width: int
+    sampler: Sampler
+    prompts: Sequence[Prompt]
+    seed: int
+    batch_size: int
+    metrics: Metrics
+    runs: Path
+    identity: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        return identity_digest(self.identity)
+
+    @property
+    def folder(self) -> Path:
+        return self.runs / f"{self.model.name}-{self.method_name}-{self.height}x{self.width}-{self.digest[:8]}"
+
+
+def identity_digest(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """The configuration for a command line; ValueError with one line for what does not exist."""
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(" ".join(str(error).split("Config search path")[0].split())) from error
+
+
+def build_cell(config: DictConfig) -> Cell:
+    """Load the model and resolve everything; fails before the first denoising step if something does not fit."""
+    try:
+        values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    model = load_model(values["model"]["name"], values["model"]["path"], values["model"]["dtype"])
+    method = instantiate(config.method.object, _convert_="all")
+    base_height, base_width = training_size(model.pipe)
+    resolution = values["resolution"]
+    height, width = (
+        whole(side * resolution[key], key)
+        for side, key in ((base_height, "scale_height"), (base_width, "scale_width"))
+    )
+    sampler = Sampler(**values["sampler"])
+    identity = {
+        "model": {"name": model.name, "sha256": model.digest, "dtype": model.dtype},
+        "method": {"name": values["method"]["name"], **method.describe(model.pipe, height, width)},
+        "size": [height, width],
+        "sampler": {"steps": sampler.steps, "guidance_scale": sampler.guidance_scale, "eta": sampler.eta},
+        "seed": values["seed"],
+        "prompts": prompts_identity(values["prompts"]),
+    }
+    metrics = {k: v for k, v in values["metrics"].items()}
+    return Cell(
+        model=model,
+        method_name=values["method"]["name"],
+        method=method,
+        resolution=resolution["name"],
+        height=height,
+        width=width,
+        sampler=sampler,
+        prompts=load_prompts(values["prompts"]),
+        seed=values["seed"],
+        batch_size=automatic_batch(height, width) if values["batch_size"] == "auto" else int(values["batch_size"]),
+        metrics=Metrics(**metrics),
+        runs=Path(values["paths"]["runs"]),
+        identity=identity,
+    )
+
+
+def whole(side: float, key: str) -> int:
+    if side != int(side) or side < 1:
+        raise ValueError(f"resolution.{key} gives a side of {side} pixels: choose a factor that gives whole pixels")
+    return int(side)
+
+
+def automatic_batch(height: int, width: int) -> int:
+    """As many pictures as have the pixels of eight of 128x128, at least one."""
+    return max(1, 8 * 128 * 128 // (height * width))
+
+
+def command(action: Callable[[Sequence[str]], None]) -> None:
+    """Run a command with the overrides of the command line; what goes wrong becomes one line and exit code 2."""
+    try:
+        action(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)

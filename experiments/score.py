@@ -1,0 +1,126 @@
+"""Scoring of a cell: pictures on disk -> features -> metrics.json. `python -m experiments.score [overrides]` does it
+again for a finished run.
+
+fid_r and kid_r compare with real pictures at the target size, fid_b and kid_b with the same model's pictures for the
+same prompts at its training size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from eval.features import FeatureExtractor, images_to_features
+from eval.images import load_image
+from eval.score import score_features
+from experiments.config import Cell, build_cell, command, compose_config
+from experiments.manifest import read_records, write_atomically
+from experiments.scenes.features import SceneFeatures
+from experiments.scenes.render import render, sample_scenes
+
+MINIMUM = 3  # below it no standard error exists
+FACTORS = ("object", "colour")
+
+
+def check_scorable(cell: Cell) -> None:
+    """ValueError, before anything is drawn, if this cell could not be scored."""
+    if len(cell.prompts) < MINIMUM:
+        raise ValueError(
+            f"{len(cell.prompts)} prompts are too few for a score: set prompts.limit to {MINIMUM} or more, "
+            "or metrics=none to draw only"
+        )
+    if cell.metrics.extractor != "scenes":
+        raise ValueError(f"no extractor {cell.metrics.extractor!r}: metrics=scenes or metrics=none")
+    SceneFeatures()
+
+
+def reference_features(cell: Cell, extractor: FeatureExtractor) -> NDArray[np.float32]:
+    """(reference_count, dim) features of scenes rendered at the target size, cached beside the runs."""
+    count, seed = cell.metrics.reference_count, cell.metrics.reference_seed
+    scenes = sample_scenes(count, seed)
+    key = hashlib.sha256(repr((scenes, cell.height, cell.width, extractor.digest)).encode()).hexdigest()[:16]
+    path = cell.runs / ".cache" / f"reference-{cell.height}x{cell.width}-{key}.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw = partial(render, height=cell.height, width=cell.width)
+        with ProcessPoolExecutor() as pool:
+            pictures = pool.map(draw, scenes, chunksize=16)
+            bar = tqdm(pictures, total=count, desc=f"real pictures {cell.height}x{cell.width}", unit="img")
+            features = np.concatenate([extractor(picture[None]) for picture in bar])
+        temporary = path.with_suffix(".tmp.npy")
+        np.save(temporary, features)
+        temporary.replace(path)
+    return np.load(path)
+
+
+def picture_paths(cell: Cell, folder: Path) -> list[Path]:
+    """Pictures of the cell's prompts in their order, from ``folder``."""
+    files = {record.id: folder / record.file for record in read_records(folder)}
+    return [files[prompt.id] for prompt in cell.prompts]
+
+
+def prompt_accuracy(cell: Cell, paths: list[Path], extractor: SceneFeatures) -> dict[str, float]:
+    """Share of pictures in which the classifier sees the prompted object and colour."""
+    seen = [extractor.predict(load_image(path)[None]) for path in paths]
+    scores = {}
+    for factor in FACTORS:
+        hits = [s[factor][0] == getattr(p.scene, factor) for s, p in zip(seen, cell.prompts, strict=True) if p.scene]
+        if hits:
+            scores[f"{factor}_accuracy"] = sum(hits) / len(hits)
+    return scores
+
+
+def seconds_per_image(folder: Path) -> float | None:
+    path = folder / "timings.jsonl"
+    entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    images = sum(entry["images"] for entry in entries)
+    return round(sum(entry["seconds"] for entry in entries) / images, 3) if images else None
+
+
+def score_cell(cell: Cell, base_folder: Path) -> dict[str, Any]:
+    """Score a drawn cell and write ``metrics.json``."""
+    extractor = SceneFeatures()
+    cached = partial(images_to_features, extractor=extractor, batch_size=16)
+    paths = picture_paths(cell, cell.folder)
+    features = cached(paths, cache_dir=cell.folder / "features")
+    scores: dict[str, Any] = {"n": len(features)}
+    scores |= score_features(features, reference_features(cell, extractor), "r")
+    if base_folder != cell.folder:
+        base = cached(picture_paths(cell, base_folder), cache_dir=base_folder / "features")
+        scores |= score_features(features, base, "b")
+    scores |= prompt_accuracy(cell, paths, extractor)
+    scores["seconds_per_image"] = seconds_per_image(cell.folder)
+    scores["protocol"] = {
+        "extractor": extractor.name,
+        "extractor_sha256": extractor.digest,
+        "resize": "bicubic, antialiased, to 64x64",
+        "reference": f"scenes rendered at {cell.height}x{cell.width}",
+        "reference_count": cell.metrics.reference_count,
+        "reference_seed": cell.metrics.reference_seed,
+    }
+    write_atomically(cell.folder / "metrics.json", (json.dumps(scores, indent=2) + "\n").encode())
+    return scores
+
+
+def rescore(overrides: Sequence[str]) -> None:
+    """Score a finished cell again and print its scores."""
+    cell = build_cell(compose_config(overrides))
+    base = build_cell(compose_config([*overrides, "method=direct", "resolution=x1"]))
+    for folder in (base.folder, cell.folder):
+        missing = len(cell.prompts) - len(read_records(folder))
+        if missing > 0:
+            raise ValueError(f"{folder} lacks {missing} pictures: draw them with python -m experiments.run")
+    print(json.dumps(score_cell(cell, base.folder), indent=2))
+
+
+if __name__ == "__main__":
+    command(rescore)

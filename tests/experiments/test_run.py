@@ -1,0 +1,223 @@
+"""Run, score and table on a tiny real pipeline: files, resume, crashes, identity and errors."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import run as run_module
+from experiments.config import CONF, build_cell, compose_config
+from experiments.manifest import read_records
+from experiments.run import draw_cell, run_cell, single
+from experiments.table import collect, require_same_protocol
+from experiments.table1 import reproduce
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tiny(pipe_folder, tmp_path):
+    """Overrides for the tiny pipeline: four prompts, two steps, settings that fit it."""
+    return [
+        "model=folder",
+        f"model.path={pipe_folder}",
+        "prompts.limit=4",
+        "sampler.steps=2",
+        "scalecrafter.settings=scenes_x4",
+        "metrics.reference_count=12",
+        f"paths.runs={tmp_path / 'runs'}",
+        f"paths.results={tmp_path / 'results'}",
+    ]
+
+
+def cell_of(overrides):
+    return build_cell(compose_config(overrides))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Hashes of the pictures and the manifest of a run."""
+    files = [*folder.glob("images/*"), folder / "manifest.jsonl", folder / "config.yaml"]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_run_leaves_the_designed_files(tiny):
+    folder = run_cell(tiny)
+    cell = cell_of(tiny)
+    assert folder == cell.folder
+    assert folder.name == f"folder-scalecrafter-64x64-{cell.digest[:8]}"
+    records = read_records(folder)
+    assert [r.id for r in records] == ["000000", "000001", "000002", "000003"]
+    assert [r.prompt for r in records] == [p.text for p in cell.prompts]
+    assert Image.open(folder / records[0].file).size == (64, 64)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["n"] == 4
+    for key in ("fid_r", "kid_r", "fid_b", "kid_b"):
+        assert np.isfinite(metrics[key])
+        assert metrics[f"{key}_se"] >= 0
+    assert metrics["seconds_per_image"] > 0
+    assert metrics["protocol"]["reference_count"] == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ("sampler.steps=3", True),
+        ("sampler.guidance_scale=2.0", True),
+        ("sampler.eta=0.5", True),
+        ("seed=1", True),
+        ("prompts.seed=7", True),
+        ("method=direct", True),
+        ("scalecrafter.tau=3", True),
+        ("scalecrafter.progressive=true", True),
+        ("scalecrafter.dilation={mid_block: 3}", True),
+        ("resolution=x16", True),
+        ("model.dtype=bfloat16", True),
+        ("batch_size=1", False),
+        ("prompts.limit=3", False),
+        ("paths.results=elsewhere", False),
+        ("metrics.reference_count=99", False),
+    ],
+)
+def test_the_digest_changes_exactly_with_the_pixels(tiny, change, differs):
+    assert (cell_of([*tiny, change]).digest != cell_of(tiny).digest) is differs
+
+
+def test_settings_of_scalecrafter_do_not_touch_direct(tiny):
+    direct = [*tiny, "method=direct"]
+    assert cell_of(direct).digest == cell_of([*direct, "scalecrafter.tau=3"]).digest
+
+
+def test_the_batch_size_changes_no_picture(tiny, tmp_path):
+    first = draw_cell(cell_of([*tiny, "batch_size=4"]))
+    second = draw_cell(cell_of([*tiny, "batch_size=1", f"paths.runs={tmp_path / 'other'}"]))
+    for a, b in zip(read_records(first), read_records(second), strict=True):
+        pixels = [np.asarray(Image.open(f / r.file)).astype(int) for f, r in ((first, a), (second, b))]
+        assert np.abs(pixels[0] - pixels[1]).max() <= 2
+
+
+def test_only_what_is_missing_or_damaged_is_drawn_again(tiny, monkeypatch):
+    cell = cell_of([*tiny, "batch_size=1"])
+    folder = draw_cell(cell)
+    before = contents(folder)
+    (folder / "images/000001.png").unlink()
+    (folder / "images/000002.png").write_bytes(b"damaged")
+    with (folder / "manifest.jsonl").open("a") as stream:
+        stream.write('{"id": "000003", "pro')  # torn by a crash
+    drawn = []
+    original = run_module.draw_batch
+    monkeypatch.setattr(run_module, "draw_batch", lambda c, p: drawn.extend(x.id for x in p) or original(c, p))
+    draw_cell(cell)
+    assert drawn == ["000001", "000002"]
+    assert contents(folder) == before
+    drawn.clear()
+    draw_cell(cell)
+    assert not drawn
+
+
+@pytest.mark.parametrize("pictures", [0, 1, 3])
+def test_killed_at_any_moment_a_rerun_ends_with_the_same_files(tiny, tmp_path, pictures):
+    """kill -9 once some pictures are there; then run again and compare with an uninterrupted run."""
+    tiny = [line for line in tiny if not line.startswith("metrics.")]
+    killed = [*tiny, f"paths.runs={tmp_path / 'killed'}", "batch_size=1", "metrics=none", "sampler.steps=20"]
+    command = [sys.executable, "-m", "experiments.run", *killed]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list(tmp_path.glob("killed/folder-*/images/*"))) < pictures:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    resumed = draw_cell(cell_of(killed))
+    whole = draw_cell(cell_of([*killed, f"paths.runs={tmp_path / 'whole'}"]))
+    assert contents(resumed) == contents(whole)
+    assert not list(resumed.rglob("*.tmp"))
+
+
+def test_the_whole_table(tiny, tmp_path, capsys):
+    reproduce(tiny)
+    printed = capsys.readouterr().out
+    results = tmp_path / "results"
+    for name in ("table1.csv", "table1.md", "table1.tex", "table1.png", "gallery_x4.png", "gallery_x16.png"):
+        assert (results / name).stat().st_size > 200
+        assert name in printed
+    rows = (results / "table1.csv").read_text().splitlines()
+    assert len(rows) == 5
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/images/*")}
+    reproduce(tiny)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/images/*")} == stamps
+
+
+def test_a_table_never_mixes_protocols(tiny):
+    few, many = [*tiny, "method=direct"], [*tiny, "prompts.limit=5"]
+    run_cell(few)
+    run_cell(many)
+    with pytest.raises(ValueError, match="cannot share a table: n is 4 and 5"):
+        collect([cell_of(few), cell_of(many)])
+    metrics = {"n": 3, "protocol": {"extractor": "a"}}
+    other = {"n": 3, "protocol": {"extractor": "b"}}
+    with pytest.raises(ValueError, match="one and two cannot share a table: extractor is a and b"):
+        require_same_protocol([("one", metrics), ("two", other)])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("method=nope", "Could not find 'method/nope' Available options in 'method': direct scalecrafter"),
+        ("resolution=x5", "Available options in 'resolution': x1 x16 x4 x6_25 x8"),
+        ("model=nope", "Available options in 'model'"),
+        ("promts.limit=3", "promts.limit"),
+        ("prompts.limit=2", "too few for a score"),
+        ("prompts.limit=0", "at least 1"),
+        ("model.path=/nowhere", "no pipeline folder at /nowhere"),
+        ("resolution.scale_width=2.1", "67.2 pixels"),
+        ("resolution.scale_width=2.25", "divisible by 32.*nearest size is 64x64"),
+        ("scalecrafter.settings=nope", "no settings 'nope'"),
+        ("scalecrafter.dilation={mid_blok: 2}", "mid_blok.*no 3x3 convolution"),
+        ("model.dtype=float31", "must be auto"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_drawn(tiny, tmp_path, change, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        single([*tiny, change])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_errors_are_one_line_and_exit_code_two(tiny):
+    command = [sys.executable, "-m", "experiments.run", *tiny, "model.path=/nowhere"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: no pipeline folder at /nowhere")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_weights_file_is_named(tiny, tmp_path, pipe_folder):
+    import shutil
+
+    shutil.copytree(pipe_folder, tmp_path / "damaged")
+    (tmp_path / "damaged/unet/diffusion_pytorch_model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="incomplete or damaged"):
+        single([*tiny, f"model.path={tmp_path / 'damaged'}"])
+
+
+def test_a_folder_of_another_run_is_left_alone(tiny):
+    cell = cell_of(tiny)
+    cell.folder.mkdir(parents=True)
+    (cell.folder / "config.yaml").write_text("something: else\n")
+    with pytest.raises(ValueError, match="another configuration"):
+        draw_cell(cell)
+    assert [path.name for path in cell.folder.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+@pytest.mark.parametrize("prompts", ["scenes", "file"])
+def test_every_experiment_composes(experiment, prompts, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a\nb\n")
+    overrides = [f"experiment={experiment}", f"prompts={prompts}"]
+    overrides += [f"prompts.path={tmp_path / 'prompts.txt'}"] if prompts == "file" else []
+    assert compose_config(overrides).experiment.name == experiment
