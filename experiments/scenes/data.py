@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,9 +27,11 @@ def counting_scenes(n: int, seed: int) -> list[Scene]:
 
 
 def rendered(scenes: list[Scene], size_px: int, cache: Path) -> NDArray[np.uint8]:
-    """(N, size, size, 3) uint8 pictures of ``scenes``, drawn in parallel once and memory-mapped from ``cache``
-    afterwards.
+    """(N, size, size, 3) uint8 pictures of ``scenes``, drawn in parallel once and memory-mapped afterwards from a file
+    beside ``cache`` whose name holds a hash of the scenes.
     """
+    key = hashlib.sha256(repr((scenes, size_px)).encode()).hexdigest()[:8]
+    cache = cache.with_name(f"{cache.stem}-{key}.npy")
     if not cache.exists():
         cache.parent.mkdir(parents=True, exist_ok=True)
         draw = partial(render, height=size_px, width=size_px)
