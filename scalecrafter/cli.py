@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from PIL.PngImagePlugin import PngInfo
+from safetensors import SafetensorError
 
 from scalecrafter.settings import Settings, available_settings, load_settings
 
@@ -28,7 +29,19 @@ def load_pipeline(model: str, dtype: str) -> Any:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = {"auto": torch.float16 if device == "cuda" else torch.float32}.get(dtype) or getattr(torch, dtype)
-    return AutoPipelineForText2Image.from_pretrained(model, use_safetensors=True).to(device, kind)
+    try:
+        pipe = AutoPipelineForText2Image.from_pretrained(model, use_safetensors=True)
+    except SafetensorError as error:
+        raise ValueError(f"a weights file of {model} is damaged ({error}): copy or download it again") from error
+    return pipe.to(device, kind)
+
+
+def check_output(path: Path) -> None:
+    """The file must be writable before minutes are spent on its picture."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path} must end in .png: the settings are written into the picture, as PNG metadata")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} for the picture: make it first (mkdir -p {path.parent})")
 
 
 def generate(arguments: argparse.Namespace) -> None:
@@ -37,6 +50,9 @@ def generate(arguments: argparse.Namespace) -> None:
 
     from scalecrafter.enable import enable
 
+    check_output(arguments.out)
+    if arguments.steps < 1:
+        raise ValueError(f"--steps must be at least 1, not {arguments.steps}")
     pipe = load_pipeline(arguments.model, arguments.dtype)
     with enable(pipe, height=arguments.height, width=arguments.width, settings=arguments.settings) as handle:
         image = pipe(

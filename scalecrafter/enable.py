@@ -3,13 +3,14 @@
 One pre-forward hook at the U-Net's root reads the timestep of each call and works out the factors of that call; each
 dilated convolution consults them in its own ``_conv_forward``. That is the innermost place where the operation can be
 replaced: offloading hooks, LoRA layers and anything else around a convolution's ``forward`` keep working. `disable`
-deletes what was added, and the pipeline is bit for bit what it was.
+puts back what was there, and the pipeline is bit for bit what it was. LoRA weights have to be loaded before `enable`.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from scalecrafter.redilate import redilated_conv2d
 from scalecrafter.schedule import dilation_at, reference_step
-from scalecrafter.settings import Settings, nearest_names, resolve_settings, training_size
+from scalecrafter.settings import Settings, nearest_names, pixels_per_cell, resolve_settings, training_size
 
 _enabled: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
@@ -29,8 +30,9 @@ class Handle:
         self.settings = settings
         self._unet, self._train_timesteps = unet, train_timesteps
         self._factors: dict[str, float] = {}
+        # With each convolution, what it had of its own before (another tool's patch), or None.
+        self._patched: list[tuple[nn.Conv2d, Any]] = []
         convolutions = find_convolutions(unet, settings.dilation)
-        self._patched = [conv for group in convolutions.values() for conv in group]
         self._root_hook = unet.register_forward_pre_hook(self._read_timestep, with_kwargs=True)
         for name, group in convolutions.items():
             for conv in group:
@@ -48,6 +50,7 @@ class Handle:
 
     def _dilate(self, name: str, conv: nn.Conv2d) -> None:
         plain = conv._conv_forward
+        self._patched.append((conv, conv.__dict__.get("_conv_forward")))
 
         def conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             d = self._factors.get(name)
@@ -61,8 +64,11 @@ class Handle:
         """Restore the pipeline."""
         self._root_hook.remove()
         if self._active:
-            for conv in self._patched:
-                del conv._conv_forward
+            for conv, own in self._patched:
+                if own is None:
+                    del conv._conv_forward
+                else:
+                    conv._conv_forward = own  # type: ignore[method-assign]
             _enabled.discard(self._unet)
         self._active = False
 
@@ -81,22 +87,31 @@ def find_convolutions(unet: nn.Module, table: Mapping[str, float]) -> dict[str, 
     Dilating the base and LoRA's own spatial kernel alike is the same as dilating the merged kernel.
 
     Raises:
-        ValueError: a name that is not a convolution of ``unet`` with an odd kernel and "same" padding.
+        ValueError: a name that is not a convolution of ``unet`` with an odd kernel and "same" padding by zeros, or an
+            adapter around it that is not plain LoRA.
     """
     modules = dict(unet.named_modules())
     known = [n.removesuffix(".base_layer") for n, m in modules.items() if is_spatial(m)]
     found: dict[str, list[nn.Conv2d]] = {}
     for name in table:
         module = modules.get(name)
-        parts = [module]
+        parts: list[Any] = [module]
         if module is not None and hasattr(module, "base_layer"):
-            parts = [module.base_layer, *getattr(module, "lora_A", {}).values()]
+            dora = getattr(module, "lora_variant", None) or any(getattr(module, "use_dora", {}).values())
+            if not hasattr(module, "lora_A") or dora:
+                raise ValueError(
+                    f"{name} has an adapter that is not plain LoRA ({type(module).__name__}, DoRA or the like): "
+                    "fuse it (pipe.fuse_lora(), then pipe.unload_lora_weights()) or remove it"
+                )
+            parts = [module.base_layer, *module.lora_A.values()]
         if not all(is_spatial(part) for part in parts):
             raise ValueError(
                 f"the dilation table names {name!r}, which is no 3x3 convolution of this U-Net"
                 f"{nearest_names(name, known)}"
             )
-        found[name] = parts  # type: ignore[assignment]
+        if any(part.padding_mode != "zeros" for part in parts):
+            raise ValueError(f"{name} pads with {parts[0].padding_mode!r}: re-dilation pads with zeros only")
+        found[name] = parts
     return found
 
 
@@ -123,7 +138,7 @@ def check_pipeline(pipe: Any, height: int, width: int) -> None:
         raise ValueError(f"the pipeline's U-Net is a {type(unet).__name__}, not a UNet2DConditionModel")
     if unet in _enabled:
         raise ValueError("the method is already enabled on this pipeline: call disable() on the first handle")
-    multiple = pipe.vae_scale_factor * 2 ** (len(unet.config.block_out_channels) - 1)
+    multiple = pixels_per_cell(pipe) * 2 ** (len(unet.config.block_out_channels) - 1)
     if height % multiple or width % multiple:
         near = tuple(max(multiple, round(side / multiple) * multiple) for side in (height, width))
         raise ValueError(
@@ -137,7 +152,7 @@ def check_pipeline(pipe: Any, height: int, width: int) -> None:
         )
 
 
-def enable(pipe: Any, *, height: int, width: int, settings: str | Settings = "auto") -> Handle:
+def enable(pipe: Any, *, height: int, width: int, settings: str | Path | Settings = "auto") -> Handle:
     """Let a diffusers pipeline draw at ``height`` x ``width`` pixels what it was trained to draw smaller.
 
     Args:

@@ -20,22 +20,30 @@ from scalecrafter.settings import Settings, expand, resolve_settings
 
 @dataclass(frozen=True)
 class Sampler:
-    """How the pipeline samples; ``eta`` is DDIM's (0 deterministic, 1 as noisy as DDPM)."""
+    """How the pipeline samples; ``eta`` is DDIM's (0 deterministic, 1 as noisy as DDPM). ValueError if steps < 1."""
 
     steps: int = 50
     guidance_scale: float = 7.5
     eta: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"sampling needs at least 1 step, not {self.steps}")
+
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw: one seed (0 to 2^63 - 1) for each prompt, size in pixels."""
+    """What to draw: one seed (0 to 2^63 - 1) for each prompt, size in pixels. ValueError if their numbers differ."""
 
     prompts: Sequence[str]
     seeds: Sequence[int]
     height: int
     width: int
     sampler: Sampler = Sampler()
+
+    def __post_init__(self) -> None:
+        if not self.prompts or len(self.prompts) != len(self.seeds):
+            raise ValueError(f"one seed for each prompt: {len(self.prompts)} prompts and {len(self.seeds)} seeds")
 
 
 class Method(Protocol):

@@ -26,7 +26,10 @@ def progressive_dilation(d: float, tau: int, step: int) -> float:
 
 
 def dilation_at(d: float, tau: int, progressive: bool, step: int) -> float | None:
-    """Factor of a layer with dilation ``d`` at a reference step; None outside the window (step >= tau)."""
+    """Factor of a layer with dilation ``d`` at a reference step; None outside the window (step >= tau).
+
+    A layer with d = 1 is left alone: the progressive rule's floor of 2 is for layers that are dilated.
+    """
     if step >= tau:
         return None
-    return progressive_dilation(d, tau, step) if progressive else d
+    return progressive_dilation(d, tau, step) if progressive and d > 1 else d

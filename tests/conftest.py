@@ -1,5 +1,8 @@
 """Tiny pipelines for all tests."""
 
+from functools import cache
+from pathlib import Path
+
 import pytest
 
 from tests.tiny import tiny_pipeline
@@ -12,8 +15,19 @@ def pipe(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def pipe_folder(tmp_path_factory):
+def save_pipeline(tmp_path_factory):
+    """save_pipeline(family) -> folder of a tiny StableDiffusionPipeline of that family; not to be changed."""
+
+    @cache
+    def save(family: str) -> Path:
+        folder = tmp_path_factory.mktemp(family)
+        tiny_pipeline(folder / "tokenizer_source", family).save_pretrained(folder / "pipeline")
+        return folder / "pipeline"
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def pipe_folder(save_pipeline):
     """A tiny StableDiffusionPipeline saved to disk; not to be changed."""
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_pipeline(folder / "tokenizer_source").save_pretrained(folder / "pipeline")
-    return folder / "pipeline"
+    return save_pipeline("tiny")

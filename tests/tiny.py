@@ -6,10 +6,18 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 MAX_TOKENS = 12
+# Width of the text embedding, by which "auto" knows a family; "tiny" is none of them and the fastest.
+TEXT_WIDTH = {"tiny": 16, "scenes": 64, "sd15": 768, "sd21": 1024, "sdxl": 2048}
 
 
 def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -22,10 +30,11 @@ def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_TOKENS)
 
 
-def tiny_unet(cross_attention_dim: int = 16) -> UNet2DConditionModel:
+def tiny_unet(cross_attention_dim: int = 16, in_channels: int = 4) -> UNet2DConditionModel:
     """SD 1.5's U-Net with eight to sixteen channels."""
     return UNet2DConditionModel(
         sample_size=8,
+        in_channels=in_channels,
         layers_per_block=2,
         block_out_channels=(8, 16, 16, 16),
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
@@ -36,14 +45,29 @@ def tiny_unet(cross_attention_dim: int = 16) -> UNet2DConditionModel:
     )
 
 
-def tiny_pipeline(folder: Path) -> StableDiffusionPipeline:
-    """A StableDiffusionPipeline whose training size is 32x32 pixels (latents 8x8, autoencoder factor 4)."""
-    torch.manual_seed(0)
-    tokenizer = tiny_tokenizer(folder)
-    text = CLIPTextConfig(
+def tiny_sdxl_unet() -> UNet2DConditionModel:
+    """SDXL's topology: three levels, attention at the two deeper ones, size and pooled text as extra conditions."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=2,
+        block_out_channels=(8, 16, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=TEXT_WIDTH["sdxl"],
+        attention_head_dim=2,
+        norm_num_groups=4,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + TEXT_WIDTH["sdxl"] // 2,
+    )
+
+
+def tiny_text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=16,
+        hidden_size=width,
         intermediate_size=16,
+        projection_dim=width,
         num_hidden_layers=1,
         num_attention_heads=2,
         max_position_embeddings=MAX_TOKENS,
@@ -51,7 +75,11 @@ def tiny_pipeline(folder: Path) -> StableDiffusionPipeline:
         eos_token_id=1,
         pad_token_id=1,
     )
-    vae = AutoencoderKL(
+
+
+def tiny_vae() -> AutoencoderKL:
+    """Factor 4, four latent channels."""
+    return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(4, 8, 8),
@@ -60,7 +88,11 @@ def tiny_pipeline(folder: Path) -> StableDiffusionPipeline:
         norm_num_groups=4,
         sample_size=32,
     )
-    scheduler = DDIMScheduler(
+
+
+def ddim_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule."""
+    return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -68,13 +100,41 @@ def tiny_pipeline(folder: Path) -> StableDiffusionPipeline:
         set_alpha_to_one=False,
         steps_offset=1,
     )
+
+
+def tiny_pipeline(folder: Path, family: str = "tiny") -> StableDiffusionPipeline:
+    """A StableDiffusionPipeline whose training size is 32x32 pixels (latents 8x8, autoencoder factor 4).
+
+    Args:
+        folder: where the tokenizer's files may be written.
+        family: "tiny", or "scenes", "sd15", "sd21", for which "auto" finds that family's settings.
+    """
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer(folder)
     return StableDiffusionPipeline(
-        vae=vae.eval(),
-        text_encoder=CLIPTextModel(text).eval(),
+        vae=tiny_vae().eval(),
+        text_encoder=CLIPTextModel(tiny_text_config(tokenizer, TEXT_WIDTH[family])).eval(),
         tokenizer=tokenizer,
-        unet=tiny_unet().eval(),
-        scheduler=scheduler,
+        unet=tiny_unet(TEXT_WIDTH[family]).eval(),
+        scheduler=ddim_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+
+
+def tiny_sdxl_pipeline(folder: Path) -> StableDiffusionXLPipeline:
+    """A StableDiffusionXLPipeline whose training size is 32x32 pixels; each text encoder gives half of the width."""
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer(folder)
+    text = tiny_text_config(tokenizer, TEXT_WIDTH["sdxl"] // 2)
+    return StableDiffusionXLPipeline(
+        vae=tiny_vae().eval(),
+        text_encoder=CLIPTextModel(text).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(text).eval(),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=tiny_sdxl_unet().eval(),
+        scheduler=ddim_scheduler(),
+        add_watermarker=False,
     )

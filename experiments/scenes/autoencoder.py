@@ -27,7 +27,7 @@ LARGE_PX, LARGE_SHARE = (
 
 def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
     """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def training_batch(base: NDArray[np.uint8], large: NDArray[np.uint8], step: int) -> Tensor:
