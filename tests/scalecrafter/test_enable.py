@@ -99,16 +99,6 @@ def draw(method, pipe, seeds, steps=3, size=(64, 64)):
     return method.generate(pipe, Request(prompts, seeds, *size, Sampler(steps=steps, guidance_scale=4.0)))
 
 
-@pytest.mark.parametrize("method", [Direct(), ScaleCrafter(settings=ACTIVE)])
-def test_an_image_depends_on_its_seed_only_not_on_the_batch(pipe, method):
-    together = draw(method, pipe, [1, 2, 3])
-    assert together.shape == (3, 64, 64, 3)
-    assert together.dtype == np.uint8
-    assert not np.array_equal(together[0], together[1])
-    alone = np.concatenate([draw(method, pipe, [seed]) for seed in (3, 1)])
-    assert np.abs(alone.astype(int) - together[[2, 0]]).max() <= 2
-
-
 def test_sampler_noise_comes_from_the_image_generator(pipe):
     request = Request(["a", "b"], [4, 5], 64, 64, Sampler(steps=2, guidance_scale=4.0, eta=1.0))
     torch.manual_seed(1)
