@@ -21,6 +21,7 @@ from experiments.scenes.shapes import Grid, ellipse
 OBJECTS = tuple(DRAW)
 HUES = {"red": 0.995, "orange": 0.075, "yellow": 0.145, "green": 0.37, "blue": 0.61, "purple": 0.77}
 COLOURS = tuple(HUES)
+REACH = 0.68  # half the side of a square that holds any object of size one, tilted, with its shadow
 BACKGROUNDS = tuple(PAINT)
 PLACE = {"meadow": "in a meadow", "desert": "in a desert", "snow": "in the snow", "beach": "on a beach"}
 
@@ -91,19 +92,19 @@ def draw_object(
     pixel = 1.0 / min(x.shape)
     tilt, mirror = rng.uniform(-0.07, 0.07), rng.choice([-1.0, 1.0])
     colour = main_colour(scene.colour, rng)
-    paint(
-        picture,
-        ellipse(x, y, centre_x, centre_y + 0.49 * size, 0.42 * size, 0.06 * size),
-        rgb(0.1, 0.1, 0.15),
-        0.02,
-        0.35,
-    )
+    # Only the part of the picture that the object can reach is painted.
+    reach = REACH * size + pixel
+    rows = slice(*np.searchsorted(y[:, 0], (centre_y - reach, centre_y + reach)))
+    columns = slice(*np.searchsorted(x[0], (centre_x - reach, centre_x + reach)))
+    canvas, x, y = picture[rows, columns], x[rows, columns], y[rows, columns]
+    shadow = ellipse(x, y, centre_x, centre_y + 0.49 * size, 0.42 * size, 0.06 * size)
+    paint(canvas, shadow, rgb(0.1, 0.1, 0.15), 0.02, 0.35)
     u, v = (x - centre_x) / size, (y - centre_y) / size
     local_x = np.float32(mirror) * (np.cos(tilt) * u + np.sin(tilt) * v).astype(np.float32)
     local_y = (-np.sin(tilt) * u + np.cos(tilt) * v).astype(np.float32)
     light = (1.06 - 0.20 * np.clip(local_y + 0.5, 0, 1))[..., None].astype(np.float32)
     for distance, layer_colour in DRAW[scene.object](local_x, local_y, colour, rng):
-        paint(picture, distance, np.clip(layer_colour * light, 0, 1), pixel / size)
+        paint(canvas, distance, np.clip(layer_colour * light, 0, 1), pixel / size)
 
 
 def render(scene: Scene, height: int, width: int) -> NDArray[np.uint8]:
