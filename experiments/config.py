@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -19,50 +19,17 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from baselines.direct import Direct
 from experiments.models import LoadedModel, load_model
-from experiments.prompts import Prompt, PromptSource, load_prompts, prompts_identity
+from experiments.prompts import Prompt, load_prompts, prompts_identity
 from scalecrafter.method import Method, Sampler
 from scalecrafter.settings import training_size
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-BATCH_PIXELS = 8 * 128 * 128
-Values = TypeVar("Values")
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """A pipeline folder; ``path`` None is the project's own, ``dtype`` auto is found by the hardware."""
-
-    name: str
-    path: str | None
-    dtype: str
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """Sides relative to the model's training size, or in pixels where ``height`` and ``width`` are given."""
-
-    name: str
-    scale_height: float
-    scale_width: float
-    height: int | None = None
-    width: int | None = None
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """What replaces parts of ScaleCrafter's settings; only here to check the types."""
-
-    settings: str = "auto"
-    tau: int | None = None
-    progressive: bool | None = None
-    dilation: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What to score with; ``extractor`` None draws only. ``reference_*``: the rendered scenes to compare with."""
+    """What to score with; ``extractor`` None draws only."""
 
     extractor: str | None
     reference_count: int = 0
@@ -71,7 +38,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table: a model, a method, a size, prompts and a sampler. ``batch`` None: by the number of pixels."""
+    """One cell of a table: a model, a method, a size, prompts and a sampler, all plain values."""
 
     model: LoadedModel
     method_name: str
@@ -82,7 +49,7 @@ class Cell:
     sampler: Sampler
     prompts: Sequence[Prompt]
     seed: int
-    batch: int | None
+    batch_size: int
     metrics: Metrics
     runs: Path
     identity: dict[str, Any]
@@ -93,35 +60,11 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        return run_folder(self.runs, self.identity)
-
-    @property
-    def batch_size(self) -> int:
-        return self.batch or max(1, BATCH_PIXELS // (self.height * self.width))
+        return self.runs / f"{self.model.name}-{self.method_name}-{self.height}x{self.width}-{self.digest[:8]}"
 
 
-def identity_digest(identity: Mapping[str, Any]) -> str:
+def identity_digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
-def run_folder(runs: Path, identity: Mapping[str, Any]) -> Path:
-    """``<model>-<method>-<H>x<W>-<digest8>`` under ``runs``."""
-    height, width = identity["size"]
-    name = f"{identity['model']['name']}-{identity['method']['name']}-{height}x{width}"
-    return runs / f"{name}-{identity_digest(identity)[:8]}"
-
-
-def base_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The run of the same model, prompts, sampler and seed with the stock pipeline at the training size."""
-    return {**identity, "method": {"name": "direct"}, "size": identity["model"]["base_size"]}
-
-
-def base_cell(cell: Cell) -> Cell:
-    """The cell whose pictures ``fid_b`` and ``kid_b`` compare with."""
-    identity = base_identity(cell.identity)
-    height, width = identity["size"]
-    changes: dict[str, Any] = {"method_name": "direct", "method": Direct(), "resolution": "x1"}
-    return replace(cell, **changes, height=height, width=width, identity=identity)
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
@@ -130,114 +73,65 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("config", list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(readable_error(error)) from error
-
-
-def readable_error(error: Exception) -> str:
-    """One line without what Hydra adds for its developers."""
-    return " ".join(str(error).split("Config search path")[0].split("\n    full_key")[0].split())
-
-
-def typed(kind: type[Values], config: DictConfig, key: str) -> Values:
-    """The node ``key`` as a frozen dataclass; ValueError naming the value with the wrong type, or none."""
-    schema = OmegaConf.structured(kind)
-    OmegaConf.set_readonly(schema, False)
-    try:
-        values = OmegaConf.to_container(config[key], resolve=True, throw_on_missing=True)
-        return OmegaConf.to_object(OmegaConf.merge(schema, values))  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        full_key = (error.full_key or "").removeprefix(f"{key}.")
-        raise ValueError(f"{key}.{full_key}: {readable_error(error)}") from error
+        raise ValueError(" ".join(str(error).split("Config search path")[0].split())) from error
 
 
 def build_cell(config: DictConfig) -> Cell:
     """Load the model and resolve everything; fails before the first denoising step if something does not fit."""
-    choice, source = typed(ModelChoice, config, "model"), typed(PromptSource, config, "prompts")
-    sampler, seed, batch = typed(Sampler, config, "sampler"), whole_number(config, "seed"), chosen_batch(config)
-    resolution, metrics = typed(Resolution, config, "resolution"), typed(Metrics, config, "metrics")
-    typed(Overrides, config, "scalecrafter")
-    prompts = load_prompts(source)
-    model = load_model(choice.name, choice.path, choice.dtype)
-    check_sampler(sampler, model.pipe.scheduler.config.num_train_timesteps)
-    method = build_method(config)
-    base = training_size(model.pipe)
-    height, width = target_size(resolution, base)
+    try:
+        values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    model = load_model(values["model"]["name"], values["model"]["path"], values["model"]["dtype"])
+    method = instantiate(config.method.object, _convert_="all")
+    base_height, base_width = training_size(model.pipe)
+    resolution = values["resolution"]
+    height, width = (
+        whole(side * resolution[key], key)
+        for side, key in ((base_height, "scale_height"), (base_width, "scale_width"))
+    )
+    sampler = Sampler(**values["sampler"])
     identity = {
-        "model": {"name": model.name, "sha256": model.digest, "dtype": model.dtype, "base_size": list(base)},
-        "method": {"name": config.method.name, **method.describe(model.pipe, height, width)},
+        "model": {"name": model.name, "sha256": model.digest, "dtype": model.dtype},
+        "method": {"name": values["method"]["name"], **method.describe(model.pipe, height, width)},
         "size": [height, width],
         "sampler": {"steps": sampler.steps, "guidance_scale": sampler.guidance_scale, "eta": sampler.eta},
-        "seed": seed,
-        "prompts": prompts_identity(source),
+        "seed": values["seed"],
+        "prompts": prompts_identity(values["prompts"]),
     }
-    explicit = resolution.height is not None or resolution.width is not None
+    metrics = {k: v for k, v in values["metrics"].items()}
     return Cell(
         model=model,
-        method_name=config.method.name,
+        method_name=values["method"]["name"],
         method=method,
-        resolution=f"{height}x{width}" if explicit else resolution.name,
+        resolution=resolution["name"],
         height=height,
         width=width,
         sampler=sampler,
-        prompts=prompts,
-        seed=seed,
-        batch=batch,
-        metrics=metrics,
-        runs=Path(config.paths.runs),
+        prompts=load_prompts(values["prompts"]),
+        seed=values["seed"],
+        batch_size=automatic_batch(height, width) if values["batch_size"] == "auto" else int(values["batch_size"]),
+        metrics=Metrics(**metrics),
+        runs=Path(values["paths"]["runs"]),
         identity=identity,
     )
 
 
-def build_method(config: DictConfig) -> Method:
+def whole(side: float, key: str) -> int:
+    if side != int(side) or side < 1:
+        raise ValueError(f"resolution.{key} gives a side of {side} pixels: choose a factor that gives whole pixels")
+    return int(side)
+
+
+def automatic_batch(height: int, width: int) -> int:
+    """As many pictures as have the pixels of eight of 128x128, at least one."""
+    return max(1, 8 * 128 * 128 // (height * width))
+
+
+def command(action: Callable[[Sequence[str]], None]) -> None:
+    """Run a command with the overrides of the command line; what goes wrong becomes one line and exit code 2."""
     try:
-        return instantiate(config.method.object, _convert_="all")
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"method={config.method.name}: {readable_error(error)}") from error
-
-
-def target_size(resolution: Resolution, base: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) in pixels; ValueError for a fraction of a pixel."""
-    sides = []
-    for name, trained in zip(("height", "width"), base, strict=True):
-        scale, given = getattr(resolution, f"scale_{name}"), getattr(resolution, name)
-        side = trained * scale if given is None else given
-        if side != int(side) or side < 1:
-            raise ValueError(f"resolution: a {name} of {side} pixels is impossible, choose a whole number above 0")
-        sides.append(int(side))
-    return sides[0], sides[1]
-
-
-def check_sampler(sampler: Sampler, train_timesteps: int) -> None:
-    """ValueError for values with which no scheduler can sample."""
-    if not 1 <= sampler.steps <= train_timesteps:
-        raise ValueError(f"sampler.steps must be from 1 to {train_timesteps}, not {sampler.steps}")
-    if not 0 <= sampler.eta <= 1:
-        raise ValueError(f"sampler.eta must be from 0 to 1, not {sampler.eta}")
-    if not math.isfinite(sampler.guidance_scale):
-        raise ValueError(f"sampler.guidance_scale must be a finite number, not {sampler.guidance_scale}")
-
-
-def whole_number(config: DictConfig, key: str) -> int:
-    if not isinstance(config[key], int) or isinstance(config[key], bool):
-        raise ValueError(f"{key} must be a whole number, not {config[key]!r}")
-    return config[key]
-
-
-def chosen_batch(config: DictConfig) -> int | None:
-    if config.batch_size == "auto":
-        return None
-    if not isinstance(config.batch_size, int) or config.batch_size < 1:
-        raise ValueError(f"batch_size must be auto or a whole number above 0, not {config.batch_size!r}")
-    return config.batch_size
-
-
-def table_cells(overrides: Sequence[str]) -> tuple[str, list[Cell], Path]:
-    """Name, cells and results folder of an experiment's table (table1 unless ``experiment=`` says otherwise)."""
-    if not any(override.startswith(("experiment=", "+experiment=")) for override in overrides):
-        overrides = ["experiment=table1", *overrides]
-    config = compose_config(overrides)
-    if config.table is None:
-        raise ValueError("this experiment describes no table: experiment=table1 does")
-    grid = [(r, m) for r in config.table.resolutions for m in config.table.methods]
-    cells = [build_cell(compose_config([*overrides, f"resolution={r}", f"method={m}"])) for r, m in grid]
-    return config.table.name, cells, Path(config.paths.results)
+        action(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)

@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.scenes.render import Scene, sample_scenes
-
-IDENTIFYING = 256  # scenes that stand for all in a hash: enough to notice that they are sampled differently
-
-
-@dataclass(frozen=True)
-class PromptSource:
-    """Where prompts come from: captions of random scenes (``seed``), or a file with one a line (``path``)."""
-
-    source: str
-    limit: int | None = None
-    seed: int = 0
-    path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -33,46 +19,26 @@ class Prompt:
     scene: Scene | None = None
 
 
-def load_prompts(source: PromptSource) -> list[Prompt]:
-    """The prompts of a source, at most ``limit``.
-
-    Raises:
-        ValueError: no such source, no limit where one is needed, or no prompt.
-        FileNotFoundError: no file of prompts.
-    """
-    if source.limit is not None and source.limit < 1:
-        raise ValueError(f"prompts.limit must be at least 1, not {source.limit}")
-    if source.source == "scenes":
-        if source.limit is None:
-            raise ValueError("scenes have no end: set prompts.limit")
-        scenes = sample_scenes(source.limit, source.seed)
+def load_prompts(source: dict[str, Any]) -> list[Prompt]:
+    """The prompts of a `prompts` node of the configuration; ValueError if there is none."""
+    limit = source.get("limit")
+    if limit is not None and limit < 1:
+        raise ValueError(f"prompts.limit must be at least 1, not {limit}")
+    if source["source"] == "scenes":
+        scenes = sample_scenes(int(source["limit"]), source["seed"])
         return [Prompt(f"{i:06d}", scene.caption, scene) for i, scene in enumerate(scenes)]
-    return [Prompt(f"{i:06d}", text) for i, text in enumerate(file_lines(source)[: source.limit])]
+    lines = [line.strip() for line in Path(source["path"]).read_text(encoding="utf-8").splitlines()]
+    texts = [line for line in lines if line][:limit]
+    if not texts:
+        raise ValueError(f"{source['path']} holds no prompt: write one a line")
+    return [Prompt(f"{i:06d}", text) for i, text in enumerate(texts)]
 
 
-def file_lines(source: PromptSource) -> list[str]:
-    """All prompts of a file, stripped, without empty lines."""
-    if source.source != "file" or source.path is None:
-        raise ValueError(f"prompts.source must be scenes or file with prompts.path, not {source.source!r}")
-    path = Path(source.path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file of prompts at {path}: set prompts.path")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    if not any(lines):
-        raise ValueError(f"{path} holds no prompt: write one a line")
-    return [line for line in lines if line]
-
-
-def prompts_identity(source: PromptSource) -> dict[str, Any]:
+def prompts_identity(source: dict[str, Any]) -> dict[str, Any]:
     """What decides the prompts, without the limit."""
-    if source.source == "scenes":
-        captions = [scene.caption for scene in sample_scenes(IDENTIFYING, source.seed)]
-        return {"source": "scenes", "seed": source.seed, "sha256": texts_digest(captions)}
-    return {"source": "file", "sha256": texts_digest(file_lines(source))}
-
-
-def texts_digest(texts: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+    if source["source"] == "scenes":
+        return {"source": "scenes", "seed": source["seed"]}
+    return {"source": "file", "sha256": hashlib.sha256(Path(source["path"]).read_bytes()).hexdigest()}
 
 
 def prompt_seed(run_seed: int, prompt_id: str) -> int:
