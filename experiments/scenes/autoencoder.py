@@ -19,10 +19,8 @@ from experiments.scenes.render import sample_scenes
 
 PLAN = Plan("autoencoder", steps=4500, batch=8, learning_rate=2e-3, ema=0.995)
 KL_WEIGHT = 2e-5
-LARGE_PX, LARGE_SHARE = (
-    192,
-    4,
-)  # a quarter of each batch are crops of larger pictures: what the decoder meets above the base size
+# a quarter of each batch are crops of larger pictures: what the decoder meets above the base size
+LARGE_PX, LARGE_SHARE = 192, 4
 
 
 def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
@@ -72,17 +70,22 @@ def encode(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 128) ->
     return torch.cat([vae.encode(to_tensor(chunk)).latent_dist.mode() for chunk in chunks])
 
 
-def train_autoencoder(folder: Path, log: Path, train_count: int) -> tuple[AutoencoderKL, dict[str, float]]:
-    """Train, set the scaling factor so that latents have unit deviation, and measure the held-out reconstruction."""
+def train_autoencoder(folder: Path, log: Path, train_count: int) -> AutoencoderKL:
+    """Train, and set the scaling factor so that latents have unit deviation."""
     torch.manual_seed(0)
     vae = build_autoencoder().to(memory_format=torch.channels_last)
     base = rendered(sample_scenes(train_count, TRAIN_SEED), BASE_PX, folder / "train.npy")
     large = rendered(sample_scenes(1024, LARGE_SEED), LARGE_PX, folder / "large.npy")
-    held_out = rendered(sample_scenes(512, VALIDATION_SEED), BASE_PX, folder / "validation.npy")
 
     def loss_at(step: int) -> Tensor:
         return autoencoder_loss(vae, training_batch(base, large, step), step_generator(PLAN, step + 10**6))
 
     fit(PLAN, vae, loss_at, folder, log)
     vae.register_to_config(scaling_factor=round(float(1 / encode(vae, base[:2048]).std()), 5))
-    return vae, {"autoencoder_psnr_db": round(psnr(vae, held_out), 2)}
+    return vae
+
+
+def measure_autoencoder(vae: AutoencoderKL, folder: Path) -> dict[str, float]:
+    """Reconstruction of held-out scenes."""
+    held_out = rendered(sample_scenes(512, VALIDATION_SEED), BASE_PX, folder / "validation.npy")
+    return {"autoencoder_psnr_db": round(psnr(vae, held_out), 2)}

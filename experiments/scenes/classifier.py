@@ -76,8 +76,8 @@ def accuracy(model: SceneClassifier, pictures: NDArray[np.uint8], truth: dict[st
     return {name: (logits[name].argmax(1) == truth[name]).double().mean().item() for name in FACTORS}
 
 
-def train_classifier(folder: Path, log: Path, train_count: int) -> tuple[SceneClassifier, dict[str, float]]:
-    """Train on single objects and on one to sixteen copies, and measure the held-out accuracy of each factor."""
+def train_classifier(folder: Path, log: Path, train_count: int) -> SceneClassifier:
+    """Train on single objects and on one to sixteen copies."""
     torch.manual_seed(1)
     model = SceneClassifier().to(memory_format=torch.channels_last)
     single, several = sample_scenes(train_count, TRAIN_SEED), counting_scenes(8192, COUNTING_SEED)
@@ -97,7 +97,12 @@ def train_classifier(folder: Path, log: Path, train_count: int) -> tuple[SceneCl
         return classifier_loss(model, torch.cat(pixels), merged, generator)
 
     fit(PLAN, model, loss_at, folder, log)
+    return model
+
+
+def measure_classifier(model: SceneClassifier, folder: Path) -> dict[str, float]:
+    """Held-out accuracy of each factor."""
     held_out = sample_scenes(1024, VALIDATION_SEED + 1)
     pictures = rendered(held_out, BASE_PX, folder / "classifier_validation.npy")
     scores = accuracy(model, pictures, labels(held_out))
-    return model, {f"classifier_{name}_accuracy": round(value, 4) for name, value in scores.items()}
+    return {f"classifier_{name}_accuracy": round(value, 4) for name, value in scores.items()}

@@ -14,11 +14,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from experiments.scenes.fit import Plan, fit, step_generator
 from experiments.scenes.model import build_scheduler, build_text_encoder, build_unet
 
-PLAN = Plan("diffusion", steps=2600, batch=64, learning_rate=1.2e-3, ema=0.998, warmup=150)
+PLAN = Plan("diffusion", steps=3200, batch=64, learning_rate=1.2e-3, ema=0.998, warmup=150)
 CAPTION_DROPOUT = 0.1
-MIN_SNR_GAMMA = (
-    5.0  # Hang et al. 2023: weight of the loss in each timestep, min(SNR, gamma) / SNR for epsilon prediction
-)
+# Hang et al. 2023: weight of the loss in each timestep, min(SNR, gamma) / SNR for epsilon prediction
+MIN_SNR_GAMMA = 5.0
 
 
 class TextToNoise(nn.Module):

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 from safetensors.torch import save_file
 
 from experiments.scenes import WEIGHTS
-from experiments.scenes.autoencoder import encode, train_autoencoder
-from experiments.scenes.classifier import train_classifier
+from experiments.scenes.autoencoder import encode, measure_autoencoder, train_autoencoder
+from experiments.scenes.classifier import measure_classifier, train_classifier
 from experiments.scenes.data import TRAIN_SEED, rendered
 from experiments.scenes.diffusion import train_diffusion
 from experiments.scenes.features import FILE, SceneFeatures
@@ -27,6 +28,7 @@ from experiments.scenes.model import BASE_PX, assemble, build_tokenizer
 from experiments.scenes.render import sample_scenes
 
 TRAIN_COUNT = 24_576
+LOG = "training_log.jsonl"
 SAMPLES, SAMPLE_SEED, SAMPLE_STEPS, GUIDANCE_SCALE = 256, 505, 25, 5.0
 
 
@@ -51,45 +53,46 @@ def write_sheet(images: np.ndarray, path: Path, columns: int = 12, zoom: int = 2
     sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.LANCZOS).save(path)
 
 
-def train_all(work: Path, out: Path) -> dict[str, float]:
+def train_all(work: Path, out: Path, keep_autoencoder: bool = False) -> dict[str, float]:
     """Train what is not trained yet and write the pipeline folder ``out``; returns the measured quality."""
     work.mkdir(parents=True, exist_ok=True)
-    log = work / "training_log.jsonl"
-    vae, report = train_autoencoder(work, log, TRAIN_COUNT)
-    classifier, scores = train_classifier(work, log, TRAIN_COUNT)
-    report |= scores
+    log = work / LOG
+    if keep_autoencoder:
+        vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32, local_files_only=True).eval()
+        if not log.exists():
+            shutil.copy(out / LOG, log)
+    else:
+        vae = train_autoencoder(work, log, TRAIN_COUNT)
+    classifier = train_classifier(work, log, TRAIN_COUNT)
     scenes = sample_scenes(TRAIN_COUNT, TRAIN_SEED)
     latents = encode(vae, rendered(scenes, BASE_PX, work / "train.npy")) * vae.config.scaling_factor
     tokenizer = build_tokenizer(work / "tokenizer")
     text_encoder, unet = train_diffusion(latents, [s.caption for s in scenes], tokenizer, work, log)
 
     pipe = assemble(vae, text_encoder, tokenizer, unet)
-    pipe.to(dtype=torch.float16).save_pretrained(
-        out
-    )  # half precision on disk; loaded in the dtype that the user asks for
+    pipe.to(dtype=torch.float16).save_pretrained(out)  # half on disk; loaded in the precision that the user asks for
     save_file({k: v.half().contiguous() for k, v in classifier.state_dict().items()}, out / FILE)
     pipe.to(dtype=torch.float32)
     wanted, images = sample_base(pipe, SAMPLES, SAMPLE_SEED)
+    report = measure_autoencoder(vae, work) | measure_classifier(classifier, work)
     found = SceneFeatures(out).predict(images)
     for factor in ("object", "colour", "background"):
         hits = [seen == getattr(scene, factor) for seen, scene in zip(found[factor], wanted, strict=True)]
         report[f"samples_{factor}_accuracy"] = round(sum(hits) / len(hits), 4)
     write_sheet(images, out / "samples.png")
-    shutil.copy(log, out / "training_log.jsonl")
+    shutil.copy(log, out / LOG)
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Train the scenes pipeline (about two hours on two cores, minutes on a GPU)."
-    )
-    parser.add_argument(
-        "--work", type=Path, default=Path("runs/train-scenes"), help="checkpoints and rendered training sets"
-    )
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="pipeline folder to write")
+    parser = argparse.ArgumentParser(description="Train the scenes pipeline: about two hours on two cores.")
+    add = parser.add_argument
+    add("--work", type=Path, default=Path("runs/train-scenes"), help="checkpoints and rendered training sets")
+    add("--out", type=Path, default=WEIGHTS, help="pipeline folder to write")
+    add("--keep-autoencoder", action="store_true", help="use the autoencoder that is in --out, train the rest")
     arguments = parser.parse_args()
-    print(json.dumps(train_all(arguments.work, arguments.out), indent=2))
+    print(json.dumps(train_all(arguments.work, arguments.out, arguments.keep_autoencoder), indent=2))
 
 
 if __name__ == "__main__":
