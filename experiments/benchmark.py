@@ -25,7 +25,8 @@ from experiments.manifest import write_atomically
 from experiments.models import LoadedModel, load_model
 from experiments.run import environment
 from scalecrafter.method import Request, Sampler, ScaleCrafter, UNetMethod
-from scalecrafter.settings import Settings, training_size
+from scalecrafter.pipeline import training_size
+from scalecrafter.settings import Settings
 
 SIDES = {"x4": (2, 2), "x8": (2, 4), "x16": (4, 4)}  # (height, width) relative to the training size
 SHORTEST = 0.2  # seconds: faster calls are timed several in a row

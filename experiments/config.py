@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.models import LoadedModel, load_model
 from experiments.prompts import Prompt, load_prompts, prompts_identity
 from scalecrafter.method import Method, Sampler
-from scalecrafter.settings import training_size
+from scalecrafter.pipeline import training_size
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 

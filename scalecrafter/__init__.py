@@ -5,12 +5,16 @@ with scalecrafter.enable(pipe, height=2048, width=2048):
     image = pipe(prompt, height=2048, width=2048).images[0]
 """
 
+from scalecrafter.disperse import disperse_kernel, dispersion_transform
 from scalecrafter.enable import Handle, enable
+from scalecrafter.freeu import FreeU
+from scalecrafter.guidance import noise_damped
 from scalecrafter.method import Method, Request, Sampler, ScaleCrafter, UNetMethod
 from scalecrafter.redilate import redilated_conv2d
 from scalecrafter.settings import Settings, available_settings
 
 __all__ = [
+    "FreeU",
     "Handle",
     "Method",
     "Request",
@@ -19,6 +23,9 @@ __all__ = [
     "Settings",
     "UNetMethod",
     "available_settings",
+    "disperse_kernel",
+    "dispersion_transform",
     "enable",
+    "noise_damped",
     "redilated_conv2d",
 ]

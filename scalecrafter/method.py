@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from scalecrafter.enable import Handle, check_pipeline, enable
-from scalecrafter.settings import Settings, expand, resolve_settings
+from scalecrafter.settings import Settings, resolve_settings
 
 
 @dataclass(frozen=True)
@@ -103,23 +103,21 @@ class UNetMethod:
 
 @dataclass(frozen=True)
 class ScaleCrafter(UNetMethod):
-    """Re-dilation with ``settings`` ("auto", a name, a path or `Settings`); what is not None replaces a part of it."""
+    """The method with ``settings`` ("auto", a name, a path or `Settings`).
+
+    ``changes`` replaces fields of the settings, for ablations; a None in it changes nothing.
+    """
 
     settings: str | Settings = "auto"
-    tau: int | None = None
-    progressive: bool | None = None
-    dilation: Mapping[str, float] | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     def resolve(self, pipe: Any, height: int, width: int) -> Settings:
         """The settings that `enable` will use at this size."""
-        changes: dict[str, Any] = {"tau": self.tau, "progressive": self.progressive}
-        if self.dilation is not None:
-            changes["dilation"] = expand(self.dilation)
-        given = {name: value for name, value in changes.items() if value is not None}
-        return replace(resolve_settings(self.settings, pipe, height, width), **given)
+        found = resolve_settings(self.settings, pipe, height, width)
+        given = {name: value for name, value in self.changes.items() if value is not None}
+        return Settings.from_mapping(found.to_dict() | given) if given else found
 
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
-        check_pipeline(pipe, height, width)
         with self.enable(pipe, height=height, width=width) as handle:
             return handle.settings.to_dict()
 

@@ -7,6 +7,9 @@ hold for every scheduler, number of steps and img2img strength, and no counter c
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+
+from scalecrafter.redilate import Factor, per_axis
 
 REFERENCE_STEPS = 50
 
@@ -21,15 +24,20 @@ def reference_step(t: float, train_timesteps: int = 1000) -> int:
 
 
 def progressive_dilation(d: float, tau: int, step: int) -> float:
-    """Dilation that shrinks over the window, max(ceil(d (tau - step) / tau), 2) (reference code, ``progressive``)."""
-    return float(max(math.ceil(d * (tau - step) / tau), 2))
+    """Dilation that shrinks over the window, max(ceil(d (tau - step) / tau), 2) (reference code, ``progressive``).
 
-
-def dilation_at(d: float, tau: int, progressive: bool, step: int) -> float | None:
-    """Factor of a layer with dilation ``d`` at a reference step; None outside the window (step >= tau).
-
-    A layer with d = 1 is left alone: the progressive rule's floor of 2 is for layers that are dilated.
+    A factor of one stays: the floor of 2 is for what is dilated.
     """
+    return float(max(math.ceil(d * (tau - step) / tau), 2)) if d > 1 else d
+
+
+def factors_at(table: Mapping[str, Factor], tau: int, progressive: bool, step: int) -> dict[str, Factor]:
+    """The layers of ``table`` that are dilated at a reference step, with their factors; none once step >= tau."""
     if step >= tau:
-        return None
-    return progressive_dilation(d, tau, step) if progressive and d > 1 else d
+        return {}
+    active: dict[str, Factor] = {}
+    for name, factor in table.items():
+        vertical, horizontal = (progressive_dilation(d, tau, step) if progressive else d for d in per_axis(factor))
+        if (vertical, horizontal) != (1, 1):
+            active[name] = vertical if vertical == horizontal else (vertical, horizontal)
+    return active

@@ -1,6 +1,7 @@
 """`enable` on real pipelines: it acts, only when and where it should, and leaves nothing behind."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -45,7 +46,10 @@ def same(a, b):
 
 def test_the_pipeline_is_restored_bit_for_bit(pipe):
     before, output = snapshot(pipe), predict(pipe)
-    handle = scalecrafter.enable(pipe, height=64, width=64, settings=ACTIVE)
+    freeu = scalecrafter.FreeU(1.2, 1.4, 0.9, 0.2)
+    damped = {"noise_damped_dilation": {"conv_in": 2}, "noise_damped_tau": 50}
+    settings = replace(ACTIVE, dispersed=tuple(TABLE), dispersed_tau=50, freeu=freeu, **damped)
+    handle = scalecrafter.enable(pipe, height=64, width=64, settings=settings)
     assert not torch.equal(predict(pipe), output)
     handle.disable()
     handle.disable()
@@ -94,6 +98,52 @@ def test_only_the_named_layers_are_dilated(pipe):
     }
 
 
+def test_two_factors_spread_each_direction_by_its_own(pipe):
+    conv = pipe.unet.mid_block.resnets[0].conv1
+    x = torch.zeros(1, 16, 9, 9)
+    x[:, :, 4, 4] = 1
+    table = {"mid_block.resnets.0.conv1": (3, 2)}
+    with scalecrafter.enable(pipe, height=64, width=64, settings=Settings(table, tau=50)), torch.no_grad():
+        predict(pipe)
+        response = conv(x) - conv.bias.view(1, -1, 1, 1)
+    assert {tuple(cell) for cell in response[0, 0].abs().gt(1e-6).nonzero().tolist()} == {
+        (r, c) for r in (1, 4, 7) for c in (2, 4, 6)
+    }
+
+
+@pytest.mark.parametrize(("d", "step", "reach"), [(4, 0, 4), (2, 0, 2), (3, 0, 4), (4, 30, 4)])
+def test_a_dispersed_layer_spans_what_its_dilation_spanned(pipe, d, step, reach):
+    """5x5 taps d / 2 apart; 3 leaves 1.5, which interpolates and reaches a little further. After dispersed_tau = 20
+    the 3x3 kernel is back, with the whole of d.
+    """
+    name = "mid_block.resnets.0.conv1"
+    conv = pipe.unet.get_submodule(name)
+    x = torch.zeros(1, 16, 17, 17)
+    x[:, :, 8, 8] = 1
+    settings = Settings({name: d}, tau=50, dispersed=(name,), dispersed_tau=20)
+    with scalecrafter.enable(pipe, height=64, width=64, settings=settings), torch.no_grad():
+        predict(pipe, 999 - 20 * step)
+        response = (conv(x) - conv.bias.view(1, -1, 1, 1))[0, 0].abs().gt(1e-6)
+    rows = response.any(1).nonzero().flatten().tolist()
+    assert (min(rows), max(rows)) == (8 - reach, 8 + reach)
+    expected = {(4, 0): 5, (2, 0): 5, (4, 30): 3}.get((d, step))
+    if expected:
+        assert len(rows) == expected
+
+
+def test_a_dispersed_layer_is_the_convolution_with_the_dispersed_kernel(pipe):
+    name = "down_blocks.1.downsamplers.0.conv"  # stride 2
+    conv = pipe.unet.get_submodule(name)
+    x = torch.randn(1, 16, 11, 10, generator=torch.Generator().manual_seed(0))
+    settings = Settings({name: 4}, tau=50, dispersed=(name,), dispersed_tau=50)
+    with scalecrafter.enable(pipe, height=64, width=64, settings=settings), torch.no_grad():
+        predict(pipe)
+        actual = conv(x)
+    kernel = scalecrafter.disperse_kernel(conv.weight, scalecrafter.dispersion_transform())
+    expected = torch.nn.functional.conv2d(x, kernel, conv.bias, stride=2, padding=4, dilation=2)
+    torch.testing.assert_close(actual, expected)
+
+
 def draw(method, pipe, seeds, steps=3, size=(64, 64)):
     prompts = [f"prompt {seed}" for seed in seeds]
     return method.generate(pipe, Request(prompts, seeds, *size, Sampler(steps=steps, guidance_scale=4.0)))
@@ -109,11 +159,35 @@ def test_sampler_noise_comes_from_the_image_generator(pipe):
 
 @pytest.mark.parametrize(
     "change",
-    [{"tau": 0}, {"progressive": True}, {"dilation": {"mid_block": 4}}, {"settings": Settings(TABLE, tau=10)}],
+    [
+        {"tau": 0},
+        {"progressive": True},
+        {"dilation": {"mid_block": 4}},
+        {"dilation": dict.fromkeys(TABLE, [2, 1])},
+        {"noise_damped_tau": 0},
+        {"noise_damped_dilation": {}},
+        {"dispersed": ["mid_block"]},
+        {"dispersed_tau": 0},
+        {"dispersed_size": 7},
+        {"dispersion_eta": 1.0},
+        {"freeu": {"b1": 1.2, "b2": 1.4, "s1": 0.9, "s2": 0.2}},
+    ],
+    ids=lambda change: next(iter(change)),
 )
 def test_every_option_changes_the_picture(pipe, change):
-    base = {"settings": ACTIVE}
-    assert not np.array_equal(draw(ScaleCrafter(**base), pipe, [1]), draw(ScaleCrafter(**(base | change)), pipe, [1]))
+    full = Settings(
+        TABLE,
+        tau=50,
+        noise_damped_dilation={"conv_in": 2},
+        noise_damped_tau=50,
+        dispersed=tuple(TABLE),
+        dispersed_tau=50,
+    )
+    if "dilation" in change:
+        full = replace(full, dispersed=())
+    base = draw(ScaleCrafter(full), pipe, [1])
+    assert np.array_equal(draw(ScaleCrafter(full, dict.fromkeys(change)), pipe, [1]), base)
+    assert not np.array_equal(draw(ScaleCrafter(full, change), pipe, [1]), base)
 
 
 def test_the_progress_bar_setting_is_restored(pipe):

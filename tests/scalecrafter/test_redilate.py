@@ -10,7 +10,10 @@ from scalecrafter import redilated_conv2d
 
 
 def slow_dilated(x, weight, bias, d, stride):
-    """sum over taps of w[tap] x[position + d (tap - centre)], zero outside, one output cell at a time."""
+    """sum over taps of w[tap] x[position + d (tap - centre)], zero outside, one output cell at a time; d is one factor
+    or (vertical, horizontal).
+    """
+    down, right = d if isinstance(d, tuple) else (d, d)
     n, _, height, width = x.shape
     out_channels, _, k, _ = weight.shape
     y = torch.zeros(n, out_channels, math.ceil(height / stride), math.ceil(width / stride), dtype=x.dtype)
@@ -18,7 +21,7 @@ def slow_dilated(x, weight, bias, d, stride):
         for column in range(y.shape[3]):
             for i in range(k):
                 for j in range(k):
-                    r, c = row * stride + d * (i - k // 2), column * stride + d * (j - k // 2)
+                    r, c = row * stride + down * (i - k // 2), column * stride + right * (j - k // 2)
                     if 0 <= r < height and 0 <= c < width:
                         y[:, :, row, column] += x[:, :, r, c] @ weight[:, :, i, j].T
     return y + bias.view(1, -1, 1, 1)
@@ -59,13 +62,13 @@ def test_integer_factors(height, width, d, stride):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("d", [1.5, 2.5, 3.2])
+@pytest.mark.parametrize("d", [1.5, 2.5, 3.2, 0.75, (1.5, 3), (2, 1.2), (4, 1)])
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 7), (6, 12)])
-def test_fractional_factors(height, width, d, stride):
+def test_fractional_factors_and_two_factors(height, width, d, stride):
     x, weight, bias = (t.double() for t in random_case(height, width))
-    scale = math.ceil(d) / d
-    enlarged = slow_bilinear(x, round(scale * height), round(scale * width))
-    y = slow_dilated(enlarged, weight, bias, math.ceil(d), stride)
+    down, right = d if isinstance(d, tuple) else (d, d)
+    enlarged = slow_bilinear(x, round(math.ceil(down) / down * height), round(math.ceil(right) / right * width))
+    y = slow_dilated(enlarged, weight, bias, (math.ceil(down), math.ceil(right)), stride)
     expected = slow_bilinear(y, math.ceil(height / stride), math.ceil(width / stride))
     actual = redilated_conv2d(x.float(), weight.float(), bias.float(), dilation=d, stride=stride)
     torch.testing.assert_close(actual.double(), expected, atol=1e-5, rtol=1e-5)
@@ -80,6 +83,7 @@ def test_an_integer_factor_never_interpolates(monkeypatch):
     monkeypatch.setattr(F, "interpolate", None)
     x, weight, bias = random_case(8, 8)
     redilated_conv2d(x, weight, bias, dilation=3.0)
+    redilated_conv2d(x, weight, bias, dilation=(2.0, 4), stride=2)
 
 
 def test_a_larger_kernel():
@@ -89,7 +93,7 @@ def test_a_larger_kernel():
 
 
 @pytest.mark.parametrize(
-    ("k", "d", "message"), [(3, 0.5, "at least 1"), (3, float("nan"), "at least 1"), (2, 2, "odd")]
+    ("k", "d", "message"), [(3, 0, "above 0"), (3, float("nan"), "above 0"), (3, (2, -1), "above 0"), (2, 2, "odd")]
 )
 def test_what_cannot_be_done_is_refused(k, d, message):
     x, weight, bias = random_case(8, 8, k=k)

@@ -5,7 +5,7 @@ import math
 import pytest
 from diffusers import DDIMScheduler
 
-from scalecrafter.schedule import dilation_at, reference_step
+from scalecrafter.schedule import factors_at, reference_step
 from scalecrafter.settings import available_settings, load_settings
 
 DDIM = DDIMScheduler(beta_schedule="scaled_linear", set_alpha_to_one=False, steps_offset=1)
@@ -36,15 +36,25 @@ def test_active_layers_and_factors_follow_the_papers_rule(name):
     """Reference code, restated: for step i < tau each listed layer has d, or max(ceil(d (tau - i) / tau), 2)."""
     settings = load_settings(name)
     DDIM.set_timesteps(50)
-    for i, t in enumerate(DDIM.timesteps.tolist()):
-        for d in settings.dilation.values():
-            expected = None
-            if i < settings.tau:
-                expected = max(math.ceil(d * ((settings.tau - i) / settings.tau)), 2) if settings.progressive else d
-            assert dilation_at(d, settings.tau, settings.progressive, reference_step(t)) == expected
+    passes = [(settings.dilation, settings.tau), (settings.noise_damped_dilation, settings.noise_damped_tau)]
+    for table, tau in passes:
+        for i, t in enumerate(DDIM.timesteps.tolist()):
+            expected = {}
+            if i < tau:
+                for layer, d in table.items():
+                    expected[layer] = max(math.ceil(d * ((tau - i) / tau)), 2) if settings.progressive else d
+            assert factors_at(table, tau, settings.progressive, reference_step(t)) == expected
 
 
 def test_progressive_values_known_from_the_reference():
     """tau = 35: d = 3 is 3 for i < 12, then 2; d = 4 is 4 for i < 9, 3 for 9 to 17, then 2; both end at 35."""
-    assert [dilation_at(3, 35, True, i) for i in range(36)] == [3] * 12 + [2] * 23 + [None]
-    assert [dilation_at(4, 35, True, i) for i in range(36)] == [4] * 9 + [3] * 9 + [2] * 17 + [None]
+    steps = [factors_at({"three": 3, "four": 4}, 35, True, i) for i in range(36)]
+    assert [step.get("three") for step in steps] == [3] * 12 + [2] * 23 + [None]
+    assert [step.get("four") for step in steps] == [4] * 9 + [3] * 9 + [2] * 17 + [None]
+
+
+def test_each_direction_shrinks_by_itself_and_one_stays_one():
+    table = {"both": (4, 2), "one": (1, 4), "none": 1}
+    assert factors_at(table, 35, True, 0) == {"both": (4, 2), "one": (1, 4)}
+    assert factors_at(table, 35, True, 20) == {"both": 2, "one": (1, 2)}
+    assert factors_at(table, 35, False, 20) == {"both": (4, 2), "one": (1, 4)}

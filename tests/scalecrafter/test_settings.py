@@ -1,36 +1,24 @@
 """Settings: what is shipped fits the models it is for, and what does not fit is refused."""
 
+import json
+import pickle
 from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 
-from scalecrafter import Settings, available_settings
-from scalecrafter.enable import find_convolutions
+from scalecrafter import FreeU, Settings, available_settings
+from scalecrafter.convolutions import find_convolutions
 from scalecrafter.settings import auto_settings, expand, load_settings
-from tests.tiny import tiny_unet
-
-
-def sdxl_unet() -> UNet2DConditionModel:
-    """SDXL's topology: three levels, attention at the two deeper ones."""
-    return UNet2DConditionModel(
-        sample_size=16,
-        layers_per_block=2,
-        block_out_channels=(4, 8, 8),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=8,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    )
+from tests.tiny import tiny_sdxl_unet, tiny_unet
 
 
 @pytest.mark.parametrize("name", available_settings())
 def test_every_shipped_name_exists_in_its_model(name):
-    unet = sdxl_unet() if name.startswith("sdxl") else tiny_unet()
+    unet = tiny_sdxl_unet() if name.startswith("sdxl") else tiny_unet()
     settings = load_settings(name)
-    assert set(find_convolutions(unet, settings.dilation)) == set(settings.dilation)
+    for names in (settings.dilation, settings.noise_damped_dilation, settings.dispersed):
+        assert set(find_convolutions(unet, names)) == set(names)
     assert settings.tau > 0
 
 
@@ -50,6 +38,24 @@ def test_the_papers_values(name, count, d, tau):
     assert len(settings.dilation) == count
     assert set(settings.dilation.values()) == {d}
     assert (settings.tau, settings.progressive) == (tau, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "damped_count", "tau", "damped_tau"),
+    [
+        ("sd15_x8", 39, 27, 35, 35),
+        ("sd15_x16", 39, 27, 35, 35),
+        ("sd21_x8", 39, 34, 37, 0),
+        ("sd21_x16", 40, 34, 37, 37),
+        ("sdxl_x8", 28, 11, 35, 35),
+        ("sdxl_x16", 28, 11, 35, 35),
+    ],
+)
+def test_the_papers_values_for_the_largest_sizes(name, count, damped_count, tau, damped_tau):
+    settings = load_settings(name)
+    assert (len(settings.dilation), len(settings.noise_damped_dilation)) == (count, damped_count)
+    assert (settings.tau, settings.noise_damped_tau, settings.progressive) == (tau, damped_tau, True)
+    assert set(settings.dilation.values()) <= {2, 3, 4}
 
 
 def test_groups_expand_to_full_names():
@@ -76,6 +82,13 @@ def test_auto_scales_the_factors_with_the_side():
     assert settings.tau == 30
 
 
+def test_auto_scales_the_base_pass_too():
+    """1792x1792 is 12.25 times the training area: the factors of sd15_x16 times 3.5 / 4."""
+    settings, shipped = auto_settings(fake_pipe(768), 1792, 1792), load_settings("sd15_x16")
+    assert settings.noise_damped_dilation == {k: round(d * 0.875, 2) for k, d in shipped.noise_damped_dilation.items()}
+    assert settings.noise_damped_tau == 35
+
+
 def test_auto_leaves_the_training_size_alone():
     assert not auto_settings(fake_pipe(768), 512, 512).dilation
 
@@ -90,7 +103,31 @@ def test_yaml_round_trip(tmp_path):
     path.write_text("tau: 12\nprogressive: true\ndilation:\n  mid_block: 3\n")
     settings = load_settings(str(path))
     assert settings == Settings(expand({"mid_block": 3}), tau=12, progressive=True)
-    assert Settings.from_mapping(settings.to_dict()) == settings
+
+
+def test_plain_values_give_the_same_settings_back():
+    settings = Settings(
+        {"conv_in": (2, 3), "conv_out": 1.5},
+        tau=12,
+        progressive=True,
+        noise_damped_dilation={"conv_in": 2},
+        noise_damped_tau=7,
+        dispersed=("conv_in",),
+        dispersed_tau=8,
+        dispersed_size=7,
+        dispersion_eta=0.1,
+        freeu=FreeU(1.1, 1.2, 0.6, 0.4, "scalecrafter"),
+    )
+    plain = json.loads(json.dumps(settings.to_dict()))
+    assert Settings.from_mapping(plain) == settings
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_groups_may_be_dispersed():
+    settings = Settings.from_mapping(
+        {"dilation": {"mid_block": 2, "up_blocks.0+s": 4}, "dispersed": ["up_blocks.0+s"]}
+    )
+    assert settings.dispersed == tuple(expand({"up_blocks.0+s": 4}))
 
 
 @pytest.mark.parametrize(
@@ -100,6 +137,17 @@ def test_yaml_round_trip(tmp_path):
         ({"tau": 2.5}, "0 to 50"),
         ({"dilation": {"conv_in": 0.5}}, "at least 1"),
         ({"dilation": {"conv_in": "two"}}, "at least 1"),
+        ({"dilation": {"conv_in": [2, 3, 4]}}, "or two of them"),
+        ({"noise_damped_dilation": {"conv_in": [2, 0.5]}}, "at least 1"),
+        ({"dispersed": ["conv_in"]}, "conv_in is dispersed but not dilated"),
+        ({"dispersed": "conv_in"}, "list of names"),
+        ({"noise_damped_tau": True}, "noise_damped_tau counts"),
+        ({"dispersed_tau": -1}, "dispersed_tau counts"),
+        ({"dispersed_size": 4}, "odd and above 3"),
+        ({"dispersion_eta": -0.1}, "at least 0"),
+        ({"freeu": {"b1": 1}}, "freeu has b1"),
+        ({"freeu": {"b1": 1, "b2": 1, "s1": 1, "s2": 1, "form": "mine"}}, "freeu.form is one of"),
+        ({"freeu": {"b1": -1, "b2": 1, "s1": 1, "s2": 1}}, "freeu.b1"),
         ({"dilatoin": {}}, "unknown settings dilatoin"),
     ],
 )

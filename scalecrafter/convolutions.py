@@ -1,0 +1,56 @@
+"""Finding the convolutions that a dilation table names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+
+def find_convolutions(unet: nn.Module, names: Iterable[str]) -> dict[str, list[nn.Conv2d]]:
+    """The convolutions behind each name of a dilation table; where LoRA wraps one, its base and its first factors.
+
+    Dilating the base and LoRA's own spatial kernel alike is the same as dilating the merged kernel.
+
+    Raises:
+        ValueError: a name that is not a convolution of ``unet`` with an odd kernel and "same" padding by zeros, or an
+            adapter around it that is not plain LoRA.
+    """
+    modules = dict(unet.named_modules())
+    known = [n.removesuffix(".base_layer") for n, m in modules.items() if is_spatial(m)]
+    found: dict[str, list[nn.Conv2d]] = {}
+    for name in names:
+        module = modules.get(name)
+        parts: list[Any] = [module]
+        if module is not None and hasattr(module, "base_layer"):
+            dora = getattr(module, "lora_variant", None) or any(getattr(module, "use_dora", {}).values())
+            if not hasattr(module, "lora_A") or dora:
+                raise ValueError(
+                    f"{name} has an adapter that is not plain LoRA ({type(module).__name__}, DoRA or the like): "
+                    "fuse it (pipe.fuse_lora(), then pipe.unload_lora_weights()) or remove it"
+                )
+            parts = [module.base_layer, *module.lora_A.values()]
+        if not all(is_spatial(part) for part in parts):
+            raise ValueError(
+                f"the settings name {name!r}, which is no 3x3 convolution of this U-Net{nearest_names(name, known)}"
+            )
+        if any(part.padding_mode != "zeros" for part in parts):
+            raise ValueError(f"{name} pads with {parts[0].padding_mode!r}: re-dilation pads with zeros only")
+        found[name] = parts
+    return found
+
+
+def is_spatial(module: nn.Module | None) -> bool:
+    """A convolution with an odd kernel above 1x1 that keeps the size (before its stride)."""
+    if not isinstance(module, nn.Conv2d):
+        return False
+    kernel = module.kernel_size
+    return kernel[0] > 1 and all(k % 2 == 1 for k in kernel) and module.padding == tuple(k // 2 for k in kernel)
+
+
+def nearest_names(name: str, known: list[str]) -> str:
+    """`` (did you mean ...?)`` or nothing."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f" (did you mean {', '.join(near)}?)" if near else ""

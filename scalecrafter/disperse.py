@@ -1,0 +1,87 @@
+"""Dispersed convolution: a larger kernel that does to an enlarged feature map what the trained one did to the small
+map (paper section 3.3).
+
+The larger kernel is a linear function of the trained one, found by least squares over all feature maps of a small
+size, so it is one matrix for all kernels.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def dispersion_transform(
+    kernel_size: int = 3, dispersed_size: int = 5, feature_size: int = 3, scale: float = 2, eta: float = 0.05
+) -> Tensor:
+    """The matrix R that disperses a kernel: flattened larger kernel = R @ flattened kernel, both row by row.
+
+    It minimises, summed over a basis x of all ``feature_size`` x ``feature_size`` maps, the squared structure error
+    ||conv(up(x), larger) - up(conv(x, kernel))||^2 plus eta^2 times the squared pixel error
+    ||conv(x, larger) - conv(x, kernel)||^2, with zero padding and
+    ``up`` the bilinear enlargement to scale * (n - 1) + 1 cells, corners aligned.
+
+    Args:
+        kernel_size: side k of the trained kernel, odd.
+        dispersed_size: side m of the larger kernel, odd.
+        feature_size: side n of the maps, at least 2.
+        scale: how much larger a picture the larger kernel is for; scale * (n - 1) must be whole.
+        eta: weight of the pixel errors.
+
+    Returns:
+        (m^2, k^2) float64.
+
+    Raises:
+        ValueError: a size or the scale is not as above, or ``eta`` is negative.
+    """
+    return _transform(kernel_size, dispersed_size, feature_size, scale, eta).clone()
+
+
+@lru_cache
+def _transform(kernel_size: int, dispersed_size: int, feature_size: int, scale: float, eta: float) -> Tensor:
+    if kernel_size % 2 == 0 or dispersed_size % 2 == 0 or not 1 <= kernel_size <= dispersed_size:
+        raise ValueError(f"a kernel of odd side grows to a larger one: not {kernel_size} to {dispersed_size}")
+    enlarged = scale * (feature_size - 1) + 1
+    if feature_size < 2 or scale < 1 or enlarged != int(enlarged):
+        raise ValueError(f"feature_size {feature_size} and scale {scale} give no whole enlarged size above one cell")
+    if eta < 0:
+        raise ValueError(f"eta weighs an error: it cannot be {eta}")
+    cells = feature_size**2
+    maps = torch.eye(cells, dtype=torch.float64).view(cells, 1, feature_size, feature_size)
+
+    def up(x: Tensor) -> Tensor:
+        y: Tensor = F.interpolate(x, (int(enlarged),) * 2, mode="bilinear", align_corners=True)
+        return y
+
+    def responses(x: Tensor, side: int) -> Tensor:
+        """(N, side^2, H, W): what each tap of a kernel contributes to each cell."""
+        return F.unfold(x, side, padding=side // 2).view(len(x), side**2, *x.shape[2:])
+
+    # One equation for each map and cell, linear in the larger kernel (left) and in the trained one (right).
+    structure = responses(up(maps), dispersed_size), up(responses(maps, kernel_size))
+    pixels = eta * responses(maps, dispersed_size), eta * responses(maps, kernel_size)
+    left, right = (
+        torch.cat([part.movedim(1, -1).flatten(0, -2) for part in side])
+        for side in zip(structure, pixels, strict=True)
+    )
+    solution: Tensor = torch.linalg.lstsq(left, right, driver="gelsd").solution
+    return solution
+
+
+def disperse_kernel(weight: Tensor, transform: Tensor) -> Tensor:
+    """Enlarge kernels (C_out, C_in, k, k) to (C_out, C_in, m, m) by a (m^2, k^2) ``transform``, in weight's dtype.
+
+    Raises:
+        ValueError: the transform is for kernels of another size.
+    """
+    if weight.shape[-1] != weight.shape[-2] or transform.shape[1] != weight.shape[-1] * weight.shape[-2]:
+        raise ValueError(
+            f"the transform is for kernels of {transform.shape[1]} taps, not {weight.shape[-2]}x{weight.shape[-1]}"
+        )
+    side = round(transform.shape[0] ** 0.5)
+    precise = torch.promote_types(weight.dtype, torch.float32)
+    flat = weight.detach().to(precise).flatten(-2) @ transform.to(weight.device, precise).T
+    return flat.unflatten(-1, (side, side)).to(weight.dtype)

@@ -1,0 +1,68 @@
+"""FreeU (Si et al., 2023) in two forms: as diffusers has it, and as ScaleCrafter's public code has it.
+
+Both strengthen half of the backbone's channels and weaken the low frequencies of the skip connection before each
+resnet of the upper blocks. diffusers picks the first two blocks; the public code goes by the number of channels that
+come from below, which for Stable Diffusion 1.x and 2.x are other resnets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import fourier_filter
+from torch import Tensor, nn
+
+FORMS = ("diffusers", "scalecrafter")
+
+
+@dataclass(frozen=True)
+class FreeU:
+    """Backbone factors b1, b2 and skip factors s1, s2 for the deepest and the next stage.
+
+    Public values: SD 1.5 b 1.2, 1.4, s 0.9, 0.2; SD 2.1 b 1.1, 1.2, s 0.9, 0.2; SDXL b 1.1, 1.2, s 0.6, 0.4.
+    """
+
+    b1: float
+    b2: float
+    s1: float
+    s2: float
+    form: str = "diffusers"
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ValueError(f"freeu.form is one of {', '.join(FORMS)}, not {self.form!r}")
+        for name in ("b1", "b2", "s1", "s2"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+                raise ValueError(f"freeu.{name} is a factor, a number of at least 0, not {value!r}")
+
+
+def freeu_plan(unet: Any, freeu: FreeU) -> list[tuple[nn.Module, int, float, float]]:
+    """(resnet, channels from below, b, s) for each resnet that it acts on."""
+    stages = ((freeu.b1, freeu.s1), (freeu.b2, freeu.s2))
+    widths = sorted(set(unet.config.block_out_channels), reverse=True)[:2]
+    plan, below = [], unet.config.block_out_channels[-1]
+    for index, block in enumerate(unet.up_blocks):
+        for resnet in block.resnets:
+            if freeu.form == "diffusers":
+                stage = index
+            else:
+                stage = widths.index(below) if below in widths else len(stages)
+            if stage < len(stages):
+                plan.append((resnet, below, *stages[stage]))
+            below = resnet.out_channels
+    return plan
+
+
+def freeu_hook(below: int, b: float, s: float) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    """Pre-forward hook of a resnet whose input is [backbone (``below`` channels), skip]."""
+
+    def hook(resnet: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        x: Tensor = args[0]
+        strong, plain, skip = x.split([below // 2, below - below // 2, x.shape[1] - below], dim=1)
+        return (torch.cat([strong * b, plain, fourier_filter(skip, threshold=1, scale=s)], dim=1), *args[1:])
+
+    return hook

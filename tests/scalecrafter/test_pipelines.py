@@ -1,0 +1,218 @@
+"""Every shipped setting, pipeline and scheduler on tiny models of each family, saved to and loaded from disk."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    ControlNetModel,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
+    UniPCMultistepScheduler,
+)
+from PIL import Image
+
+import scalecrafter
+from scalecrafter import Settings, available_settings
+from scalecrafter.settings import expand
+from tests.tiny import tiny_pipeline, tiny_sdxl_pipeline
+
+SCHEDULERS = [
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    EulerAncestralDiscreteScheduler,
+    DPMSolverMultistepScheduler,
+    UniPCMultistepScheduler,
+    LCMScheduler,
+]
+KINDS = {
+    "sd": {
+        "text": StableDiffusionPipeline,
+        "img2img": StableDiffusionImg2ImgPipeline,
+        "inpaint": StableDiffusionInpaintPipeline,
+        "controlnet": StableDiffusionControlNetPipeline,
+    },
+    "sdxl": {
+        "text": StableDiffusionXLPipeline,
+        "img2img": StableDiffusionXLImg2ImgPipeline,
+        "inpaint": StableDiffusionXLInpaintPipeline,
+        "controlnet": StableDiffusionXLControlNetPipeline,
+    },
+}
+# Every part of the method at once, on names that all families have.
+TABLE = expand({"mid_block": 2, "up_blocks.0+s": 1.5, "down_blocks.1": (2, 1)})
+FULL = Settings(
+    TABLE,
+    tau=50,
+    noise_damped_dilation=expand({"mid_block": 2}),
+    noise_damped_tau=40,
+    dispersed=tuple(expand({"mid_block": 1})),
+    dispersed_tau=30,
+)
+SIZES = {"x4": (64, 64), "x6_25": (96, 64), "x8": (64, 128), "x16": (128, 128)}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Folder of a saved pipeline for each family."""
+    root = tmp_path_factory.mktemp("families")
+    for family in ("sd15", "sd21"):
+        tiny_pipeline(root / "tokenizer", family).save_pretrained(root / family)
+    tiny_sdxl_pipeline(root / "tokenizer").save_pretrained(root / "sdxl")
+    return root
+
+
+def load(folders, family, kind="text"):
+    cls = KINDS["sdxl" if family == "sdxl" else "sd"][kind]
+    if kind != "controlnet":
+        return cls.from_pretrained(folders / family, local_files_only=True)
+    pipe = KINDS["sdxl" if family == "sdxl" else "sd"]["text"].from_pretrained(folders / family)
+    torch.manual_seed(0)
+    controlnet = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(4, 8, 8))
+    for layer in (*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block):
+        torch.nn.init.normal_(layer.weight, std=0.1)
+    return cls.from_pretrained(folders / family, controlnet=controlnet, local_files_only=True)
+
+
+def draw(pipe, kind="text", height=64, width=64, steps=3, strength=0.8, **options):
+    pipe.set_progress_bar_config(disable=True)
+    picture = Image.fromarray(np.linspace(0, 255, height * width * 3).reshape(height, width, 3).astype(np.uint8))
+    mask = Image.fromarray(np.repeat([[0], [255]], height // 2, axis=0).repeat(width, axis=1).astype(np.uint8))
+    inputs = {
+        "text": {"height": height, "width": width},
+        "img2img": {"image": picture, "strength": strength},
+        "inpaint": {"image": picture, "mask_image": mask, "strength": strength, "height": height, "width": width},
+        "controlnet": {"image": picture, "height": height, "width": width},
+    }
+    options = {"guidance_scale": 5.0, "generator": torch.Generator().manual_seed(0), "output_type": "np"} | options
+    images = pipe("a b", num_inference_steps=steps, **inputs[kind], **options).images
+    assert images.shape == (1, height, width, 3)
+    assert np.isfinite(images).all()
+    return images
+
+
+def acts(pipe, settings=FULL, kind="text", size=(64, 64), **options):
+    """Draw without, with and without the method: it must act, and leave nothing behind. The second picture."""
+    before = draw(pipe, kind, *size, **options)
+    with scalecrafter.enable(pipe, height=size[0], width=size[1], settings=settings):
+        changed = draw(pipe, kind, *size, **options)
+    assert np.abs(changed - before).max() > 1e-5
+    assert np.array_equal(draw(pipe, kind, *size, **options), before)
+    return changed
+
+
+@pytest.mark.parametrize("name", [name for name in available_settings() if not name.startswith("scenes")])
+def test_every_shipped_setting_draws(folders, name):
+    family, resolution = name.split("_", 1)
+    acts(load(folders, family), name, size=SIZES[resolution])
+
+
+@pytest.mark.parametrize("family", ["sd15", "sd21", "sdxl"])
+@pytest.mark.parametrize("size", [*SIZES.values(), (96, 32), (160, 96)])
+def test_auto_draws_at_any_size(folders, family, size):
+    acts(load(folders, family), "auto", size=size)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_every_scheduler(folders, family, scheduler):
+    pipe = load(folders, family)
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    acts(pipe)
+
+
+@pytest.mark.parametrize("kind", KINDS["sd"])
+@pytest.mark.parametrize("family", ["sd15", "sd21", "sdxl"])
+def test_every_kind_of_pipeline(folders, family, kind):
+    acts(load(folders, family, kind), kind=kind)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_every_eta(folders, eta):
+    acts(load(folders, "sd15"), eta=eta)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 11])
+def test_any_number_of_steps(folders, steps):
+    acts(load(folders, "sd15"), steps=steps)
+
+
+@pytest.mark.parametrize("strength", [0.2, 0.5, 1.0])
+def test_the_window_of_img2img_is_that_of_its_timesteps(folders, strength):
+    """With strength 0.2 sampling starts at t < 200: a window of 30 of 50 steps is over before it."""
+    pipe = load(folders, "sd15", "img2img")
+    early = Settings(TABLE, tau=30)
+    before = draw(pipe, "img2img", steps=10, strength=strength)
+    with scalecrafter.enable(pipe, height=64, width=64, settings=early):
+        changed = draw(pipe, "img2img", steps=10, strength=strength)
+    assert np.array_equal(before, changed) == (strength == 0.2)
+
+
+def test_latent_consistency_without_guidance(folders):
+    pipe = load(folders, "sd15")
+    pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
+    acts(pipe, Settings(TABLE, tau=50), steps=4, guidance_scale=1.0)
+
+
+@pytest.mark.parametrize("change", ["attention slicing", "tiling", "channels_last", "bfloat16", "float64"])
+def test_what_else_users_switch_on(folders, change):
+    pipe = load(folders, "sd15")
+    if change == "attention slicing":
+        pipe.enable_attention_slicing()
+    elif change == "tiling":
+        pipe.vae.enable_tiling()
+    elif change == "channels_last":
+        pipe.unet.to(memory_format=torch.channels_last)
+    else:
+        pipe.to(dtype=getattr(torch, change))
+    acts(pipe)
+
+
+def test_channels_last_draws_the_same(folders):
+    pipe = load(folders, "sd15")
+    plain = acts(pipe)
+    pipe.unet.to(memory_format=torch.channels_last)
+    np.testing.assert_allclose(acts(pipe), plain, atol=1e-3)
+
+
+def test_offloading_hooks_around_modules_keep_working(folders):
+    """accelerate replaces the forward of every module, and moves weights as they are needed."""
+    from accelerate import cpu_offload
+
+    pipe = load(folders, "sd15")
+    plain = acts(pipe)
+    cpu_offload(pipe.unet, execution_device=torch.device("cpu"))
+    np.testing.assert_allclose(acts(pipe), plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_compiled_unet_is_refused(folders, in_place):
+    pipe = load(folders, "sd15")
+    if in_place:
+        pipe.unet.compile(backend="eager")
+    else:
+        pipe.unet = torch.compile(pipe.unet, backend="eager")
+    with pytest.raises(ValueError, match="compiled"):
+        scalecrafter.enable(pipe, height=64, width=64)
+
+
+def test_half_precision_overflow_is_named(folders):
+    pipe = load(folders, "sd15")
+    pipe.to(dtype=torch.float16)
+    with torch.no_grad():
+        pipe.unet.conv_out.bias.fill_(float("inf"))
+    with (
+        scalecrafter.enable(pipe, height=64, width=64, settings=FULL),
+        pytest.raises(ValueError, match="half precision: load the pipeline in bfloat16"),
+    ):
+        draw(pipe)
