@@ -1,0 +1,69 @@
+"""LoRA on attention and on convolutions: the method on the adapted model is the method on the merged model."""
+
+import pytest
+import torch
+from peft import LoraConfig
+
+import scalecrafter
+from scalecrafter import Settings
+from scalecrafter.settings import expand
+
+TABLE = expand({"mid_block": 4, "up_blocks.0+s": 1.5, "down_blocks.1+s": 2})
+SETTINGS = Settings(
+    TABLE,
+    tau=50,
+    noise_damped_dilation=expand({"mid_block": 2}),
+    noise_damped_tau=50,
+    dispersed=tuple(expand({"mid_block": 1, "down_blocks.1+s": 1})),
+    dispersed_tau=50,
+)
+CONVOLUTIONS, ATTENTION = ["conv1", "conv2", "conv"], ["to_q", "to_v"]
+
+
+def add_lora(pipe, targets, **options):
+    torch.manual_seed(0)
+    pipe.unet.add_adapter(LoraConfig(r=2, lora_alpha=4, target_modules=targets, init_lora_weights=False, **options))
+
+
+def predict(pipe):
+    generator = torch.Generator().manual_seed(0)
+    sample, text = torch.randn(2, 4, 16, 16, generator=generator), torch.randn(2, 5, 16, generator=generator)
+    with torch.no_grad():
+        return pipe.unet(sample, 500, text).sample
+
+
+def enabled(pipe):
+    with scalecrafter.enable(pipe, height=64, width=64, settings=SETTINGS):
+        return predict(pipe)
+
+
+@pytest.mark.parametrize("targets", [CONVOLUTIONS, ATTENTION, CONVOLUTIONS + ATTENTION], ids=["conv", "attn", "both"])
+def test_adapted_equals_merged(pipe, targets):
+    without = enabled(pipe)
+    add_lora(pipe, targets)
+    adapted, plain = enabled(pipe), predict(pipe)
+    pipe.unet.fuse_lora()
+    pipe.unet.unload_lora()
+    torch.testing.assert_close(adapted, enabled(pipe), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(adapted, without, atol=1e-3)
+    assert not torch.allclose(adapted, plain, atol=1e-3)
+
+
+def test_a_switched_off_adapter_stays_off(pipe):
+    without = enabled(pipe)
+    add_lora(pipe, CONVOLUTIONS)
+    pipe.unet.disable_adapters()
+    torch.testing.assert_close(enabled(pipe), without)
+
+
+def test_the_adapted_model_is_restored(pipe):
+    add_lora(pipe, CONVOLUTIONS)
+    before = predict(pipe)
+    enabled(pipe)
+    assert torch.equal(predict(pipe), before)
+
+
+def test_other_adapters_of_convolutions_are_refused(pipe):
+    add_lora(pipe, ["conv1"], use_dora=True)
+    with pytest.raises(ValueError, match=r"not plain LoRA.*fuse it"):
+        scalecrafter.enable(pipe, height=64, width=64, settings=SETTINGS)
