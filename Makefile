@@ -26,7 +26,7 @@ OVERRIDES = model=$(MODEL) \
 
 SMOKE_DIR ?= /tmp/scalecrafter-smoke
 
-.PHONY: help setup test test-slow lint format type reproduce-table gallery train-scenes smoke clean
+.PHONY: help setup test test-slow lint format type reproduce-table reproduce-table-full gallery train-scenes smoke clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ type: $(STAMP) ## Check types
 
 reproduce-table: $(STAMP) ## Generate, score and print the main table (resumes; MODEL=scenes by default)
 	$(PY) -m experiments.table1 $(strip $(OVERRIDES))
+
+reproduce-table-full: OVERRIDES += experiment=table1 experiment.skip=null
+reproduce-table-full: reproduce-table ## The same with the cells that take longest
 
 gallery: $(STAMP) ## Draw the gallery picture from finished runs
 	$(PY) -m experiments.plots

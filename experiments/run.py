@@ -11,8 +11,10 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 import torch
@@ -51,15 +53,36 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version(), "device": device, **found}
 
 
+@contextmanager
+def counted_evaluations(unet: Any) -> Iterator[list[float]]:
+    """Fills a list with the work of each U-Net call, in guidance pairs at the training size: a pair at four times the
+    area counts four.
+    """
+    cells = unet.config.sample_size
+    trained = cells**2 if isinstance(cells, int) else cells[0] * cells[1]
+    found: list[float] = []
+
+    def count(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        samples, _, rows, columns = args[0].shape
+        found.append(samples / 2 * rows * columns / trained)
+
+    hook = unet.conv_in.register_forward_pre_hook(count)
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
 def draw_batch(cell: Cell, prompts: Sequence[Prompt]) -> list[Record]:
     """Draw some prompts and put them on disk, with a line on how long it took."""
     seeds = [prompt_seed(cell.seed, prompt.id) for prompt in prompts]
     request = Request([p.text for p in prompts], seeds, cell.height, cell.width, cell.sampler)
     started = time.perf_counter()
-    images = cell.method.generate(cell.model.pipe, request)
-    seconds = time.perf_counter() - started
-    with (cell.folder / "timings.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({"images": len(prompts), "seconds": round(seconds, 3)}) + "\n")
+    with counted_evaluations(cell.model.pipe.unet) as evaluations:
+        images = cell.method.generate(cell.model.pipe, request)
+    cost = {"images": len(prompts), "seconds": round(time.perf_counter() - started, 3)}
+    with (cell.folder / "costs.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(cost | {"unet_evaluations": sum(evaluations)}) + "\n")
     return [
         add_picture(cell.folder, image, prompt_id=prompt.id, prompt=prompt.text, seed=seed)
         for image, prompt, seed in zip(images, prompts, seeds, strict=True)

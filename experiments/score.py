@@ -79,11 +79,13 @@ def prompt_accuracy(cell: Cell, paths: list[Path], extractor: SceneFeatures) -> 
     return scores
 
 
-def seconds_per_image(folder: Path) -> float | None:
-    path = folder / "timings.jsonl"
+def costs_per_image(folder: Path) -> dict[str, float]:
+    """Seconds and U-Net evaluations of one picture, over all batches that were drawn."""
+    path = folder / "costs.jsonl"
     entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     images = sum(entry["images"] for entry in entries)
-    return round(sum(entry["seconds"] for entry in entries) / images, 3) if images else None
+    names = {"seconds": "seconds_per_image", "unet_evaluations": "unet_evaluations_per_image"}
+    return {name: round(sum(e[key] for e in entries) / images, 3) for key, name in names.items()} if images else {}
 
 
 def score_cell(cell: Cell, base_folder: Path) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def score_cell(cell: Cell, base_folder: Path) -> dict[str, Any]:
         base = cached(picture_paths(cell, base_folder), cache_dir=base_folder / "features")
         scores |= score_features(features, base, "b")
     scores |= prompt_accuracy(cell, paths, extractor)
-    scores["seconds_per_image"] = seconds_per_image(cell.folder)
+    scores |= costs_per_image(cell.folder)
     scores["protocol"] = {
         "extractor": extractor.name,
         "extractor_sha256": extractor.digest,

@@ -13,6 +13,7 @@ from experiments.config import Cell
 
 SCORES = {"fid_r": "FID_r ↓", "kid_r": "KID_r ↓", "fid_b": "FID_b ↓", "kid_b": "KID_b ↓"}
 SHARES = {"object_accuracy": "object ↑", "colour_accuracy": "colour ↑"}
+COSTS = {"seconds_per_image": "s/image", "unet_evaluations_per_image": "U-Net evals"}
 PER_SIZE = ("reference",)  # parts of a protocol that name the size and so differ between resolutions
 
 
@@ -52,7 +53,7 @@ def collect(cells: Sequence[Cell]) -> pd.DataFrame:
             "size": f"{cell.height}x{cell.width}",
         }
         row |= {"method": cell.method_name, "n": scores["n"], **values, **{k: scores.get(k) for k in SHARES}}
-        rows.append(row | {"seconds_per_image": scores["seconds_per_image"], "run": cell.folder.name})
+        rows.append(row | {k: scores.get(k) for k in COSTS} | {"run": cell.folder.name})
     return pd.DataFrame(rows)
 
 
@@ -65,7 +66,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         shown[title] = [f"{score:.{digits}f} ± {error:.{digits}f}" for score, error in pairs]
     for name, title in SHARES.items():
         shown[title] = ["" if pd.isna(v) else f"{100 * v:.0f}%" for v in table[name]]
-    shown["s/image"] = ["" if pd.isna(v) else f"{v:.1f}" for v in table["seconds_per_image"]]
+    for name, digits in zip(COSTS, (1, 0), strict=True):
+        shown[COSTS[name]] = ["" if pd.isna(v) else f"{v:.{digits}f}" for v in table[name]]
     return shown
 
 
@@ -74,7 +76,7 @@ def latex(shown: pd.DataFrame) -> str:
     replace = {"±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "%": r"\%", "_r": r"$_r$", "_b": r"$_b$"}
 
     def cell(text: str) -> str:
-        text = text.replace("attention_scaling", "attention scaling")
+        text = text.replace("attention_scaling", "attention scaling").replace("upscale_sd", "upscale (SD)")
         for symbol, code in replace.items():
             text = text.replace(symbol, code)
         return text
@@ -93,7 +95,9 @@ def write_table(table: pd.DataFrame, folder: Path, name: str) -> str:
     shown = readable(table)
     n = int(table["n"].iloc[0])
     note = (
-        f"{n} prompts a cell; ± standard error over prompts; _r: against real pictures, _b: against base-size samples."
+        f"{n} prompts a cell; ± standard error over prompts; _r: against real pictures, _b: base-size samples;\n"
+        "object, colour: pictures in which the classifier sees what was asked for;\n"
+        "U-Net evals: guidance pairs an image, in units of the training size."
     )
     markdown = f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n{note}\n"
     table.to_csv(folder / f"{name}.csv", index=False)

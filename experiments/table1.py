@@ -20,7 +20,9 @@ def cell_overrides(overrides: Sequence[str]) -> tuple[list[list[str]], Path, str
         overrides = ["experiment=table1", *overrides]
     config = compose_config(overrides)
     experiment = config.experiment
-    grid = [[*overrides, f"resolution={r}", f"method={m}"] for r in experiment.resolutions for m in experiment.methods]
+    skip = experiment.skip or {}
+    pairs = [(r, m) for r in experiment.resolutions for m in experiment.methods if m not in skip.get(r, [])]
+    grid = [[*overrides, f"resolution={r}", f"method={m}"] for r, m in pairs]
     return grid, Path(config.paths.results), experiment.name
 
 

@@ -11,7 +11,7 @@ from scalecrafter.freeu import FreeU
 from scalecrafter.guidance import noise_damped
 from scalecrafter.method import Method, Request, Sampler, ScaleCrafter, UNetMethod
 from scalecrafter.redilate import redilated_conv2d
-from scalecrafter.settings import Settings, available_settings
+from scalecrafter.settings import Settings, available_settings, load_settings
 
 __all__ = [
     "FreeU",
@@ -26,6 +26,7 @@ __all__ = [
     "disperse_kernel",
     "dispersion_transform",
     "enable",
+    "load_settings",
     "noise_damped",
     "redilated_conv2d",
 ]

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scalecrafter.batch import map_batch
 from scalecrafter.convolutions import find_convolutions
 from scalecrafter.disperse import disperse_kernel, dispersion_transform
 from scalecrafter.freeu import freeu_hook, freeu_plan
-from scalecrafter.guidance import check_damping_possible, check_guidance, first_half, noise_damped
+from scalecrafter.guidance import check_damping_possible, check_guidance, noise_damped
 from scalecrafter.pipeline import check_size, check_unet
 from scalecrafter.redilate import Factor, per_axis, redilated_conv2d
 from scalecrafter.schedule import factors_at, reference_step
@@ -83,7 +84,8 @@ class Handle:
             return None
         self._base_pass = True
         try:
-            base = unet(*first_half(args, len(prediction)), **first_half(kwargs, len(prediction)))[0]
+            args, kwargs = map_batch((args, kwargs), len(prediction), lambda pairs: pairs.chunk(2)[0])
+            base = unet(*args, **kwargs)[0]
         finally:
             self._base_pass = False
         damped = torch.cat(noise_damped(base, *prediction.chunk(2)))

@@ -22,20 +22,6 @@ def noise_damped(base_uncond: Tensor, uncond: Tensor, cond: Tensor) -> tuple[Ten
     return base_uncond, base_uncond + (cond - uncond)
 
 
-def first_half(value: Any, batch: int) -> Any:
-    """The arguments of a call on ``batch`` samples [uncond, cond], cut down to the unconditional half.
-
-    Tensors whose first dimension is ``batch`` are cut, in tuples, lists and dicts too; all else stays.
-    """
-    if isinstance(value, Tensor):
-        return value[: batch // 2] if value.ndim and value.shape[0] == batch else value
-    if isinstance(value, dict):
-        return {key: first_half(item, batch) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)(first_half(item, batch) for item in value)
-    return value
-
-
 def check_damping_possible(pipe: Any) -> None:
     """ValueError if guidance in this kind of pipeline is not u + w (c - u) of two halves."""
     for mark, what in (("image_guidance_scale", "guides by the picture too"), ("pag_scale", "perturbs the attention")):

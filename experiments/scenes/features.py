@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.scenes import WEIGHTS
@@ -68,3 +68,26 @@ class SceneFeatures:
         """The most likely value of each factor (object, colour, background) for each picture."""
         logits = self.model.classify(self.prepare(images))
         return {name: [values[i] for i in logits[name].argmax(1).tolist()] for name, values in FACTORS.items()}
+
+
+class SceneDistance:
+    """A perceptual distance in the manner of LPIPS: squared differences of the classifier's unit-length feature
+    vectors, averaged over positions and summed over layers. (N, 3, H, W) twice, in [-1, 1] -> (N,), differentiable.
+    """
+
+    def __init__(self, weights: Path = WEIGHTS) -> None:
+        features = SceneFeatures(weights)
+        self.name = f"scenes {features.digest[:16]}"
+        self.trunk = features.model.trunk.requires_grad_(False)
+
+    def layers(self, pictures: Tensor) -> list[Tensor]:
+        found, maps = [], pictures
+        for module in self.trunk:
+            maps = module(maps)
+            if isinstance(module, nn.SiLU):
+                found.append(F.normalize(maps, dim=1))
+        return found
+
+    def __call__(self, pictures: Tensor, others: Tensor) -> Tensor:
+        pairs = zip(self.layers(pictures), self.layers(others), strict=True)
+        return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).sum(0)

@@ -74,8 +74,11 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
     """A CLIPTokenizer in which each word of the captions is one token; byte-pair merges are learnt until no word
-    is split.
+    is split. What ``folder`` holds already is kept: the learning numbers some letters differently each time, and a
+    resumed training has to go on with the same numbers.
     """
+    if (folder / "merges.txt").exists():
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_TOKENS)
     captions = [Scene(o, c, b, seed=0).caption for o in OBJECTS for c in COLOURS for b in BACKGROUNDS]
     bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
     bpe.pre_tokenizer = pre_tokenizers.Whitespace()

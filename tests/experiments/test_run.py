@@ -29,6 +29,8 @@ def tiny(pipe_folder, tmp_path):
     return [
         "model=folder",
         f"model.path={pipe_folder}",
+        "model.distance={_target_: experiments.scenes.features.SceneDistance}",
+        "model.window_stride=8",
         "prompts.limit=4",
         "sampler.steps=2",
         "scalecrafter.settings=scenes_x4",
@@ -90,6 +92,42 @@ def test_the_digest_changes_exactly_with_the_pixels(tiny, change, differs):
     assert (cell_of([*tiny, change]).digest != cell_of(tiny).digest) is differs
 
 
+@pytest.mark.parametrize(
+    ("method", "change", "differs"),
+    [
+        ("multidiffusion", "multidiffusion.stride=4", True),
+        ("multidiffusion", "multidiffusion.circular=true", True),
+        ("multidiffusion", "multidiffusion.crop_coordinates=true", True),
+        ("multidiffusion", "multidiffusion.window_batch=2", False),
+        ("multidiffusion", "syncdiffusion.weight=3", False),
+        ("syncdiffusion", "multidiffusion.stride=4", True),
+        ("syncdiffusion", "syncdiffusion.weight=3", True),
+        ("syncdiffusion", "syncdiffusion.decay=0.5", True),
+        ("syncdiffusion", "syncdiffusion.sync_steps=3", True),
+        ("syncdiffusion", "syncdiffusion.anchor=first", True),
+        ("attention_scaling", "multidiffusion.stride=4", False),
+        ("scalecrafter", "scalecrafter.noise_damped_tau=3", True),
+        ("scalecrafter", "scalecrafter.noise_damped_dilation={mid_block: 3}", True),
+        ("scalecrafter", "scalecrafter.dispersed=[mid_block]", True),
+        ("scalecrafter", "scalecrafter.dispersed_tau=3", True),
+        ("scalecrafter", "scalecrafter.dispersed_size=7", True),
+        ("scalecrafter", "scalecrafter.dispersion_eta=0.5", True),
+        ("scalecrafter", "scalecrafter.freeu={b1: 1.1, b2: 1.2, s1: 0.9, s2: 0.2}", True),
+    ],
+)
+def test_the_digest_of_each_method_knows_its_options(tiny, method, change, differs):
+    tiny = [*tiny, f"method={method}"]
+    assert (cell_of([*tiny, change]).digest != cell_of(tiny).digest) is differs
+
+
+def test_the_work_of_a_picture_is_counted(tiny):
+    """Two steps on a guidance pair: at four times the area each counts four; four windows as many; Lanczos none."""
+    expected = {"direct": 8, "scalecrafter": 8, "multidiffusion": 8, "upscale": 2}
+    for method, evaluations in expected.items():
+        folder = run_cell([*tiny, f"method={method}"])
+        assert json.loads((folder / "metrics.json").read_text())["unet_evaluations_per_image"] == evaluations
+
+
 def test_settings_of_scalecrafter_do_not_touch_direct(tiny):
     direct = [*tiny, "method=direct"]
     assert cell_of(direct).digest == cell_of([*direct, "scalecrafter.tau=3"]).digest
@@ -147,7 +185,7 @@ def test_the_whole_table(tiny, tmp_path, capsys):
         assert (results / name).stat().st_size > 200
         assert name in printed
     rows = (results / "table1.csv").read_text().splitlines()
-    assert len(rows) == 5
+    assert len(rows) == 1 + 6 + 5  # syncdiffusion at x16 is left out
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/images/*")}
     reproduce(tiny)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/images/*")} == stamps
@@ -168,7 +206,10 @@ def test_a_table_never_mixes_protocols(tiny):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("method=nope", "Could not find 'method/nope' Available options in 'method': direct scalecrafter"),
+        (
+            "method=nope",
+            "Could not find 'method/nope' Available options in 'method': attention_scaling direct multidiffusion",
+        ),
         ("resolution=x5", "Available options in 'resolution': x1 x16 x4 x6_25 x8"),
         ("model=nope", "Available options in 'model'"),
         ("promts.limit=3", "promts.limit"),

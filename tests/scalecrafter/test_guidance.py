@@ -10,7 +10,6 @@ from diffusers import StableDiffusionInstructPix2PixPipeline, StableDiffusionPAG
 
 import scalecrafter
 from scalecrafter import Request, Sampler, ScaleCrafter, Settings, noise_damped
-from scalecrafter.guidance import first_half
 from scalecrafter.settings import expand
 
 MAIN, BASE = expand({"down_blocks.1+s": 2, "mid_block": 4}), expand({"mid_block": 2})
@@ -70,15 +69,6 @@ def test_only_the_unconditional_half_is_evaluated_again(pipe):
     with_settings(pipe, DAMPED, 10)
     hook.remove()
     assert sizes == [4, 2, 4]
-
-
-def test_halves_of_arguments():
-    pair, other = torch.arange(4).view(4, 1), torch.zeros(3, 4)
-    cut = first_half({"a": [pair, other], "b": (pair, None), "c": torch.tensor(4), "d": "x"}, 4)
-    assert torch.equal(cut["a"][0], pair[:2])
-    assert cut["a"][1] is other
-    assert torch.equal(cut["b"][0], pair[:2])
-    assert (cut["b"][1], cut["c"].item(), cut["d"]) == (None, 4, "x")
 
 
 @pytest.mark.parametrize("scale", [1.5, 15.0])

@@ -7,6 +7,7 @@ from peft import LoraConfig
 import scalecrafter
 from scalecrafter import Settings
 from scalecrafter.settings import expand
+from tests.tiny import tiny_pipeline, tiny_sdxl_pipeline
 
 TABLE = expand({"mid_block": 4, "up_blocks.0+s": 1.5, "down_blocks.1+s": 2})
 SETTINGS = Settings(
@@ -17,6 +18,14 @@ SETTINGS = Settings(
     dispersed=tuple(expand({"mid_block": 1, "down_blocks.1+s": 1})),
     dispersed_tau=50,
 )
+
+
+@pytest.fixture(params=["sd", "sdxl"])
+def pipe(request, tmp_path):
+    """A fresh tiny pipeline of each shape."""
+    return tiny_pipeline(tmp_path) if request.param == "sd" else tiny_sdxl_pipeline(tmp_path)
+
+
 CONVOLUTIONS, ATTENTION = ["conv1", "conv2", "conv"], ["to_q", "to_v"]
 
 
@@ -27,9 +36,12 @@ def add_lora(pipe, targets, **options):
 
 def predict(pipe):
     generator = torch.Generator().manual_seed(0)
-    sample, text = torch.randn(2, 4, 16, 16, generator=generator), torch.randn(2, 5, 16, generator=generator)
+    sample = torch.randn(2, 4, 16, 16, generator=generator)
+    text = torch.randn(2, 5, pipe.unet.config.cross_attention_dim, generator=generator)
+    # SDXL also takes a pooled text embedding and six sizes.
+    added = {"text_embeds": text[:, 0, : text.shape[2] // 2], "time_ids": torch.full((2, 6), 64.0)}
     with torch.no_grad():
-        return pipe.unet(sample, 500, text).sample
+        return pipe.unet(sample, 500, text, added_cond_kwargs=added).sample
 
 
 def enabled(pipe):

@@ -165,8 +165,9 @@ def test_latent_consistency_without_guidance(folders):
 
 
 @pytest.mark.parametrize("change", ["attention slicing", "tiling", "channels_last", "bfloat16", "float64"])
-def test_what_else_users_switch_on(folders, change):
-    pipe = load(folders, "sd15")
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_what_else_users_switch_on(folders, family, change):
+    pipe = load(folders, family)
     if change == "attention slicing":
         pipe.enable_attention_slicing()
     elif change == "tiling":
@@ -185,11 +186,12 @@ def test_channels_last_draws_the_same(folders):
     np.testing.assert_allclose(acts(pipe), plain, atol=1e-3)
 
 
-def test_offloading_hooks_around_modules_keep_working(folders):
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_offloading_hooks_around_modules_keep_working(folders, family):
     """accelerate replaces the forward of every module, and moves weights as they are needed."""
     from accelerate import cpu_offload
 
-    pipe = load(folders, "sd15")
+    pipe = load(folders, family)
     plain = acts(pipe)
     cpu_offload(pipe.unet, execution_device=torch.device("cpu"))
     np.testing.assert_allclose(acts(pipe), plain, atol=1e-6)

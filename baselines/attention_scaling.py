@@ -1,0 +1,68 @@
+"""Attention scaling (Jin et al., 2023, "Training-free diffusion model adaptation for variable-sized synthesis").
+
+With more tokens than in training the entropy of self-attention grows. Scaling its logits by sqrt(log_T N), for N
+tokens now and T in training, keeps the entropy. Cross-attention sees as many prompt tokens as ever, and is left alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from scalecrafter.method import UNetMethod
+from scalecrafter.pipeline import training_size
+
+
+def scaling_factor(tokens: int, area_ratio: float) -> float:
+    """sqrt(log_T N) for N ``tokens`` now and T = N / ``area_ratio`` in training; T below 2, which has no entropy to
+    keep, counts as 2.
+    """
+    trained = max(2.0, tokens / area_ratio)
+    return math.sqrt(math.log(tokens) / math.log(trained)) if tokens > 1 else 1.0
+
+
+def self_attentions(unet: nn.Module) -> list[Any]:
+    """The self-attention modules of a U-Net.
+
+    Raises:
+        ValueError: one normalises or fuses its queries, so that scaling them would not scale the logits.
+    """
+    found: list[Any] = [m for name, m in unet.named_modules() if name.endswith(".attn1") and hasattr(m, "to_q")]
+    for module in found:
+        if getattr(module, "fused_projections", False):
+            raise ValueError(
+                "the pipeline's attention projections are fused: call pipe.unfuse_qkv_projections() before"
+            )
+        if getattr(module, "norm_q", None) is not None:
+            raise ValueError("this U-Net normalises its queries: attention scaling is not defined for it")
+    return found
+
+
+class AttentionScaling(UNetMethod):
+    """Scales the queries of each self-attention, and so its logits, whatever computes the attention afterwards:
+    torch's scaled-dot-product attention, sliced attention, xformers or an adapter's own processor.
+    """
+
+    @contextmanager
+    def enable(self, pipe: Any, *, height: int, width: int) -> Iterator[None]:
+        train_height, train_width = training_size(pipe)
+        ratio = height * width / (train_height * train_width)
+
+        def scale(module: nn.Module, args: tuple[Any, ...], queries: Tensor) -> Tensor:
+            factor = scaling_factor(queries.shape[1], ratio)
+            return queries if factor == 1 else queries * factor
+
+        hooks = [attention.to_q.register_forward_hook(scale) for attention in self_attentions(pipe.unet)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
+        self_attentions(pipe.unet)
+        return super().describe(pipe, height, width)

@@ -1,0 +1,195 @@
+"""SyncDiffusion (Lee et al., 2023): MultiDiffusion whose windows are first pulled towards one of them, the anchor.
+
+In each of the first steps every window's latent takes a gradient step that makes its predicted clean picture more like
+the anchor's in a perceptual distance. Then the windows are denoised and averaged as in MultiDiffusion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from baselines.multidiffusion import Forward, MultiDiffusion, as_output, check_affine, check_inputs, replaced_forward
+from baselines.windows import Windows
+
+# (pictures (N, 3, H, W) in [-1, 1], others of that shape) -> distance (N,), differentiable.
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+@cache
+def lpips_vgg(device: torch.device) -> Distance:
+    """LPIPS with VGG features, from the lpips package and the weights that torchvision has at hand.
+
+    Raises:
+        ValueError: the package is not installed, or the weights are neither cached nor to be had.
+    """
+    try:
+        import lpips
+
+        return lpips.LPIPS(net="vgg", verbose=False).requires_grad_(False).eval().to(device)
+    except ImportError as error:
+        raise ValueError("SyncDiffusion's distance is LPIPS: pip install lpips") from error
+    except OSError as error:
+        raise ValueError(
+            f"LPIPS needs VGG's weights, which are not at hand ({error}): on a machine with network run "
+            "`python -c 'import lpips; lpips.LPIPS(net=\"vgg\")'` and copy ~/.cache/torch/hub/checkpoints"
+        ) from error
+
+
+@dataclass(frozen=True)
+class SyncDiffusion(MultiDiffusion):
+    """MultiDiffusion with synchronised windows.
+
+    Args:
+        weight: of the gradient step, times ``decay`` to the power of the step's index.
+        sync_steps: synchronise in that many first steps.
+        anchor: "middle" (as in the paper) or "first" window.
+        distance: perceptual distance; None is LPIPS with VGG features.
+
+    Needs a DDIM scheduler, whose step is a function of the latent that is passed to it.
+    """
+
+    weight: float = 20.0
+    decay: float = 0.95
+    sync_steps: int = 50
+    anchor: str = "middle"
+    distance: Distance | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.anchor not in ("middle", "first"):
+            raise ValueError(f"anchor is middle or first, not {self.anchor!r}")
+        if self.weight < 0 or not 0 <= self.decay <= 1 or self.sync_steps < 0:
+            raise ValueError("weight and sync_steps are at least 0, and decay is from 0 to 1")
+
+    def check_scheduler(self, pipe: Any) -> None:
+        if type(pipe.scheduler).__name__ != "DDIMScheduler":
+            raise ValueError(
+                f"SyncDiffusion is defined for DDIM, not for {type(pipe.scheduler).__name__}: "
+                "pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)"
+            )
+
+    def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
+        self.check_scheduler(pipe)
+        distance = self.distance or lpips_vgg(pipe.unet.device)
+        described = super().describe(pipe, height, width)
+        return described | {"distance": getattr(distance, "name", type(distance).__name__)}
+
+    @contextmanager
+    def enable(self, pipe: Any, *, height: int, width: int) -> Iterator[None]:
+        check_affine(pipe)
+        self.check_scheduler(pipe)
+        distance, windows = self.distance or lpips_vgg(pipe.unet.device), self.windows(pipe, height, width)
+        moved: list[Tensor] = []  # the synchronised latent of the step under way
+
+        def replacement(plain: Forward) -> Forward:
+            return partial(self.synchronised_call, plain, pipe, windows, distance, moved)
+
+        with replaced_forward(pipe.unet, replacement), stepped_from(pipe.scheduler, moved):
+            yield
+
+    def synchronised_call(
+        self,
+        plain: Forward,
+        pipe: Any,
+        windows: Windows,
+        distance: Distance,
+        moved: list[Tensor],
+        sample: Tensor,
+        timestep: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """The U-Net's forward: pull the windows towards the anchor, then predict and average."""
+        index = step_index(pipe.scheduler, timestep)
+        weight = self.weight * self.decay**index if index < self.sync_steps else 0.0
+        if weight == 0 or len(windows) == 1:
+            return self.call(plain, pipe, windows, sample, timestep, *args, **kwargs)
+        check_inputs(windows, sample, kwargs)
+        parts = [windows.cut(sample, i) for i in range(len(windows))]
+        anchor = len(windows) // 2 if self.anchor == "middle" else 0
+        others = [i for i in range(len(windows)) if i != anchor]
+        predictions: dict[int, Tensor] = {}
+        predict = partial(self.predict, plain, pipe, windows, args=(timestep, *args), kwargs=kwargs)
+        # The anchor's picture is its own target: it does not move, and its one prediction serves twice.
+        (predictions[anchor],) = predict([parts[anchor]], indices=[anchor])
+        target = clean_picture(pipe, parts[anchor], predictions[anchor], timestep)
+        for start in range(0, len(others), self.window_batch):
+            chosen = others[start : start + self.window_batch]
+            gradients = self.gradients(pipe, predict, distance, target, chosen, parts, timestep)
+            for i, gradient in zip(chosen, gradients, strict=True):
+                halves = len(parts[i]) // len(gradient)
+                parts[i] = parts[i] - weight * torch.cat([gradient] * halves)
+        for i, prediction in zip(others, predict([parts[i] for i in others], indices=others), strict=True):
+            predictions[i] = prediction
+        latents = [part[: len(target)] for part in parts]
+        moved[:] = [windows.average(latents)]
+        return as_output(windows.average([predictions[i] for i in range(len(windows))]), kwargs)
+
+    def gradients(
+        self,
+        pipe: Any,
+        predict: Callable[..., list[Tensor]],
+        distance: Distance,
+        target: Tensor,
+        chosen: list[int],
+        parts: list[Tensor],
+        timestep: Any,
+    ) -> list[Tensor]:
+        """Gradient of each chosen window's distance to ``target`` by its latent (the same in both guidance halves)."""
+        with torch.enable_grad():
+            latents = [parts[i][: len(target)].detach().requires_grad_() for i in chosen]
+            pairs = [torch.cat([x] * (len(parts[i]) // len(x))) for i, x in zip(chosen, latents, strict=True)]
+            total: Tensor = sum(
+                distance(clean_picture(pipe, pair, prediction, timestep), target).sum()
+                for pair, prediction in zip(pairs, predict(pairs, indices=chosen), strict=True)
+            )  # type: ignore[assignment]
+            return list(torch.autograd.grad(total, latents))
+
+
+def step_index(scheduler: Any, timestep: Any) -> int:
+    """Index of the sampling step with this timestep."""
+    value = timestep.flatten()[0].item() if isinstance(timestep, Tensor) else timestep
+    return int((scheduler.timesteps == value).nonzero()[0].item())
+
+
+def clean_picture(pipe: Any, pair: Tensor, prediction: Tensor, timestep: Any) -> Tensor:
+    """(N, 3, H, W) in [-1, 1]: decoded prediction of the clean latent, guided if the call holds [uncond, cond]."""
+    if getattr(pipe, "do_classifier_free_guidance", False):
+        uncond, cond = prediction.chunk(2)
+        prediction, pair = uncond + pipe.guidance_scale * (cond - uncond), pair.chunk(2)[0]
+    value = timestep.flatten()[0].item() if isinstance(timestep, Tensor) else timestep
+    alpha = pipe.scheduler.alphas_cumprod[int(value)].to(pair)
+    kind = pipe.scheduler.config.prediction_type
+    if kind == "epsilon":
+        clean = (pair - (1 - alpha).sqrt() * prediction) / alpha.sqrt()
+    elif kind == "v_prediction":
+        clean = alpha.sqrt() * pair - (1 - alpha).sqrt() * prediction
+    else:
+        clean = prediction
+    vae = pipe.vae
+    decoded: Tensor = vae.decode((clean / vae.config.scaling_factor).to(vae.dtype)).sample
+    return decoded.to(pair.dtype)
+
+
+@contextmanager
+def stepped_from(scheduler: Any, moved: list[Tensor]) -> Iterator[None]:
+    """Let the scheduler step from the latent in ``moved``, where there is one, in place of the pipeline's."""
+    own, plain = scheduler.__dict__.get("step"), scheduler.step
+
+    def step(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return plain(model_output, timestep, moved.pop() if moved else sample, *args, **kwargs)
+
+    scheduler.step = step
+    try:
+        yield
+    finally:
+        if own is None:
+            del scheduler.step
+        else:
+            scheduler.step = own
