@@ -1,7 +1,7 @@
-"""`python -m experiments.benchmark`: what each method costs, as a ratio to direct inference at the same size.
+"""`python -m experiments.benchmark`: what each method costs, as a ratio to another one in the same run.
 
-A method and direct inference are timed in turns, many times, and each pair gives one ratio: whatever else the machine
-does slows both alike. Reported are the median and the range of the ratios. A new method is one more `Row` in `ROWS`.
+Two methods are measured in turns, many times, and each pair gives one ratio: whatever else the machine does slows both
+alike. Reported are the median and the range of the ratios. A new method is one more `Row` in `ROWS`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from baselines.attention_scaling import AttentionScaling
 from baselines.direct import Direct
+from baselines.multidiffusion import MultiDiffusion
 from experiments.config import command
 from experiments.manifest import write_atomically
 from experiments.models import LoadedModel, load_model
@@ -42,32 +44,40 @@ class WithoutDilation(ScaleCrafter):
 
 @dataclass(frozen=True)
 class Row:
-    """A method to time; ``limit`` is the ratio that it should stay below."""
+    """``method`` against ``baseline``; ``limit`` is the ratio that it should stay below."""
 
     name: str
     method: UNetMethod
-    measures: tuple[str, ...] = ("unet", "sampling")
-    limit: float = 1.05
+    limit: float
+    measures: tuple[str, ...] = ("unet",)
+    baseline: UNetMethod = field(default_factory=Direct)
 
 
+PLAIN = {"noise_damped_tau": 0, "dispersed_tau": 0}
 ROWS = (
-    Row("scalecrafter", ScaleCrafter()),
-    Row("scalecrafter, d = 1", WithoutDilation(), measures=("unet",)),
+    Row("re-dilation", ScaleCrafter(changes=PLAIN), 1.05, ("unet", "sampling", "memory")),
+    Row("the machinery alone (d = 1)", WithoutDilation(changes=PLAIN), 1.05),
+    Row("noise-damped guidance", ScaleCrafter(changes=PLAIN | {"noise_damped_tau": 50}), 1.55, ("unet", "memory")),
+    Row("attention scaling", AttentionScaling(), 1.05),
+    Row(
+        "MultiDiffusion, 8 windows a call / 1", MultiDiffusion(8), 1 / 1.5, baseline=MultiDiffusion(8, window_batch=1)
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the report: medians of a single call in seconds, and the ratios over pairs of neighbours in time."""
+    """One line of the report: medians of single measurements, and the ratios over pairs of neighbours in time."""
 
-    method: str
+    name: str
     resolution: str
     height: int
     width: int
     measure: str
+    unit: str
     pairs: int
-    direct_seconds: float
-    method_seconds: float
+    baseline: float
+    method: float
     ratio: float
     ratio_min: float
     ratio_max: float
@@ -79,19 +89,24 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def time_unet(pipe: Any, method: UNetMethod, request: Request, calls: int) -> float:
-    """Seconds of one U-Net call on guidance pairs at the first timestep, where every layer of a table is active."""
+def unet_inputs(pipe: Any, request: Request) -> tuple[torch.Tensor, int, torch.Tensor]:
+    """A guidance pair for each prompt at the first timestep, where every layer of a table is active."""
     unet, cells = pipe.unet, (request.height // pipe.vae_scale_factor, request.width // pipe.vae_scale_factor)
-    batch, device = 2 * len(request.prompts), {"device": unet.device, "dtype": unet.dtype}
+    batch = 2 * len(request.prompts)
     latents = torch.randn(batch, unet.config.in_channels, *cells, generator=torch.Generator().manual_seed(0))
     text = torch.zeros(batch, pipe.tokenizer.model_max_length, unet.config.cross_attention_dim)
-    latents, text = latents.to(**device), text.to(**device)
     timestep = pipe.scheduler.config.num_train_timesteps - 1
+    return latents.to(unet.device, unet.dtype), timestep, text.to(unet.device, unet.dtype)
+
+
+def time_unet(pipe: Any, method: UNetMethod, request: Request, calls: int) -> float:
+    """Seconds of one U-Net call."""
+    inputs = unet_inputs(pipe, request)
     with method.enable(pipe, height=request.height, width=request.width), torch.no_grad():
         synchronize()
         started = time.perf_counter()
         for _ in range(calls):
-            unet(latents, timestep, encoder_hidden_states=text)
+            pipe.unet(*inputs)
         synchronize()
     return (time.perf_counter() - started) / calls
 
@@ -106,39 +121,66 @@ def time_sampling(pipe: Any, method: UNetMethod, request: Request, calls: int) -
     return (time.perf_counter() - started) / calls
 
 
-MEASURES: dict[str, Callable[[Any, UNetMethod, Request, int], float]] = {
-    "unet": time_unet,
-    "sampling": time_sampling,
-}
+def unet_memory(pipe: Any, method: UNetMethod, request: Request, calls: int) -> float:
+    """Most bytes that tensors hold at any moment of one U-Net call, the weights among them."""
+    inputs = unet_inputs(pipe, request)
+    weights = sum(p.nbytes for p in pipe.unet.parameters())
+    with method.enable(pipe, height=request.height, width=request.width), torch.no_grad():
+        pipe.unet(*inputs)  # what is made once, like dispersed kernels, is there from now on
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            pipe.unet(*inputs)
+            return float(torch.cuda.max_memory_allocated())
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            pipe.unet(*inputs)
+    changes = [(e.start_ns(), e.nbytes()) for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = most = 0
+    for _, change in sorted(changes):
+        held += change
+        most = max(most, held)
+    return float(weights + most)
 
 
-def time_pairs(pipe: Any, row: Row, measure: str, request: Request, pairs: int) -> list[tuple[float, float]]:
-    """(direct, method) seconds, one of each per pair; who goes first alternates. The first calls are not counted."""
-    timer, direct = MEASURES[measure], Direct()
-    warm = [timer(pipe, method, request, 1) for method in (direct, row.method, direct, row.method)]
-    calls = max(1, math.ceil(SHORTEST / min(warm)))
-    timed = []
+@dataclass(frozen=True)
+class Measure:
+    """How to measure one call, in which unit, and whether a short one has to be repeated."""
+
+    function: Callable[[Any, UNetMethod, Request, int], float]
+    unit: str = "s"
+
+
+MEASURES = {"unet": Measure(time_unet), "sampling": Measure(time_sampling), "memory": Measure(unet_memory, "bytes")}
+
+
+def measure_pairs(pipe: Any, row: Row, measure: Measure, request: Request, pairs: int) -> list[tuple[float, float]]:
+    """(baseline, method) values, one of each per pair; who goes first alternates. The first calls are not counted."""
+    sides = (row.baseline, row.method)
+    calls = 1
+    if measure.unit == "s":
+        warm = [measure.function(pipe, method, request, 1) for method in (*sides, *sides)]
+        calls = max(1, math.ceil(SHORTEST / min(warm)))
+    else:
+        pairs = 1  # bytes do not vary
+    found = []
     for pair in range(pairs):
-        seconds = {}
-        for method in (direct, row.method) if pair % 2 == 0 else (row.method, direct):
-            seconds[method is direct] = timer(pipe, method, request, calls)
-        timed.append((seconds[True], seconds[False]))
-    return timed
+        order = sides if pair % 2 == 0 else sides[::-1]
+        first, second = (measure.function(pipe, method, request, calls) for method in order)
+        found.append((first, second) if pair % 2 == 0 else (second, first))
+    return found
 
 
-def summarize(
-    row: Row, resolution: str, measure: str, request: Request, timed: Sequence[tuple[float, float]]
-) -> Result:
-    ratios = [method / direct for direct, method in timed]
+def summarize(row: Row, resolution: str, name: str, request: Request, values: Sequence[tuple[float, float]]) -> Result:
+    ratios = [method / baseline for baseline, method in values]
     return Result(
-        method=row.name,
+        name=row.name,
         resolution=resolution,
         height=request.height,
         width=request.width,
-        measure=measure,
-        pairs=len(timed),
-        direct_seconds=statistics.median(direct for direct, _ in timed),
-        method_seconds=statistics.median(method for _, method in timed),
+        measure=name,
+        unit=MEASURES[name].unit,
+        pairs=len(values),
+        baseline=statistics.median(baseline for baseline, _ in values),
+        method=statistics.median(method for _, method in values),
         ratio=statistics.median(ratios),
         ratio_min=min(ratios),
         ratio_max=max(ratios),
@@ -161,33 +203,31 @@ def requests(pipe: Any, resolutions: Sequence[str], batch: int, steps: int) -> d
 
 
 def run_benchmark(model: LoadedModel, arguments: argparse.Namespace) -> list[Result]:
-    todo = [
-        (row, resolution, measure, request)
-        for resolution, request in requests(
-            model.pipe, arguments.resolutions, arguments.batch, arguments.steps
-        ).items()
-        for row in ROWS
-        for measure in row.measures
-    ]
+    asked = requests(model.pipe, arguments.resolutions, arguments.batch, arguments.steps)
+    todo = [(row, name, *item) for item in asked.items() for row in ROWS for name in row.measures]
     results = []
-    for row, resolution, measure, request in tqdm(todo, desc="benchmark", unit="row"):
-        pairs = arguments.pairs if measure == "unet" else arguments.sampling_pairs
-        timed = time_pairs(model.pipe, row, measure, request, pairs)
-        results.append(summarize(row, resolution, measure, request, timed))
+    for row, name, resolution, request in tqdm(todo, desc="benchmark", unit="row"):
+        pairs = arguments.sampling_pairs if name == "sampling" else arguments.pairs
+        values = measure_pairs(model.pipe, row, MEASURES[name], request, pairs)
+        results.append(summarize(row, resolution, name, request, values))
     return results
 
 
 def markdown(results: Sequence[Result]) -> str:
     """The report as a table."""
+
+    def shown(value: float, unit: str) -> str:
+        return f"{1000 * value:.0f} ms" if unit == "s" else f"{value / 1e6:.1f} MB"
+
     lines = [
-        "| method | size | measured | direct | method | ratio (range) | limit |",
+        "| method | size | measured | baseline | method | ratio (range) | limit |",
         "|---|---|---|---:|---:|---|---|",
     ]
     for r in results:
-        seconds = f"{1000 * r.direct_seconds:.0f} ms | {1000 * r.method_seconds:.0f} ms"
-        ratio = f"{r.ratio:.3f} ({r.ratio_min:.3f} to {r.ratio_max:.3f})"
+        values = f"{shown(r.baseline, r.unit)} | {shown(r.method, r.unit)}"
+        ratio = f"{r.ratio:.3f}" + (f" ({r.ratio_min:.3f} to {r.ratio_max:.3f})" if r.pairs > 1 else "")
         verdict = f"{r.limit:.2f}" + ("" if r.ratio <= r.limit else " exceeded")
-        lines.append(f"| {r.method} | {r.height}x{r.width} | {r.measure} | {seconds} | {ratio} | {verdict} |")
+        lines.append(f"| {r.name} | {r.height}x{r.width} | {r.measure} | {values} | {ratio} | {verdict} |")
     return "\n".join(lines)
 
 
@@ -198,7 +238,9 @@ def positive(text: str) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmark", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmark", description="What each method costs, as ratios measured in one run."
+    )
     parser.add_argument("--model", metavar="DIR", help="folder of a pipeline (default: the project's scenes model)")
     parser.add_argument("--resolutions", nargs="+", choices=list(SIDES), default=["x4", "x16"])
     parser.add_argument("--pairs", type=positive, default=15, help="pairs of timed U-Net calls")

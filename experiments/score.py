@@ -68,10 +68,15 @@ def picture_paths(cell: Cell, folder: Path) -> list[Path]:
     return [files[prompt.id] for prompt in cell.prompts]
 
 
-def prompt_accuracy(cell: Cell, paths: list[Path], extractor: SceneFeatures) -> dict[str, float]:
-    """Share of pictures in which the classifier sees the prompted object and colour."""
-    seen = [extractor.predict(load_image(path)[None]) for path in paths]
-    scores = {}
+def look_at(cell: Cell, paths: list[Path], extractor: SceneFeatures) -> dict[str, float]:
+    """What the classifier sees: the share of pictures with the prompted object and colour, and how many copies of the
+    object a picture holds beyond one.
+    """
+    images = [load_image(path)[None] for path in paths]
+    seen = [extractor.predict(image) for image in images]
+    beyond = np.concatenate([extractor.copies(image) for image in images]) - 1
+    scores = {"repetition": float(beyond.mean())}
+    scores["repetition_se"] = float(beyond.std(ddof=1) / np.sqrt(len(beyond)))
     for factor in FACTORS:
         hits = [s[factor][0] == getattr(p.scene, factor) for s, p in zip(seen, cell.prompts, strict=True) if p.scene]
         if hits:
@@ -99,7 +104,7 @@ def score_cell(cell: Cell, base_folder: Path) -> dict[str, Any]:
     if base_folder != cell.folder:
         base = cached(picture_paths(cell, base_folder), cache_dir=base_folder / "features")
         scores |= score_features(features, base, "b")
-    scores |= prompt_accuracy(cell, paths, extractor)
+    scores |= look_at(cell, paths, extractor)
     scores |= costs_per_image(cell.folder)
     scores["protocol"] = {
         "extractor": extractor.name,

@@ -11,7 +11,13 @@ import pandas as pd
 
 from experiments.config import Cell
 
-SCORES = {"fid_r": "FID_r ↓", "kid_r": "KID_r ↓", "fid_b": "FID_b ↓", "kid_b": "KID_b ↓"}
+SCORES = {
+    "fid_r": "FID_r ↓",
+    "kid_r": "KID_r ↓",
+    "fid_b": "FID_b ↓",
+    "kid_b": "KID_b ↓",
+    "repetition": "repetition ↓",
+}
 SHARES = {"object_accuracy": "object ↑", "colour_accuracy": "colour ↑"}
 COSTS = {"seconds_per_image": "s/image", "unet_evaluations_per_image": "U-Net evals"}
 PER_SIZE = ("reference",)  # parts of a protocol that name the size and so differ between resolutions
@@ -61,7 +67,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The table as shown: score ± standard error, shares in percent."""
     shown = table[["resolution", "size", "method"]].copy()
     for name, title in SCORES.items():
-        digits = 2 if name.startswith("fid") else 3
+        digits = 3 if name.startswith("kid") else 2
         pairs = zip(table[name], table[f"{name}_se"], strict=True)
         shown[title] = [f"{score:.{digits}f} ± {error:.{digits}f}" for score, error in pairs]
     for name, title in SHARES.items():
@@ -96,7 +102,7 @@ def write_table(table: pd.DataFrame, folder: Path, name: str) -> str:
     n = int(table["n"].iloc[0])
     note = (
         f"{n} prompts a cell; ± standard error over prompts; _r: against real pictures, _b: base-size samples;\n"
-        "object, colour: pictures in which the classifier sees what was asked for;\n"
+        "repetition: copies of the object beyond one; object, colour: pictures that show what was asked for;\n"
         "U-Net evals: guidance pairs an image, in units of the training size."
     )
     markdown = f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n{note}\n"

@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from experiments.scenes.fit import Plan, fit, step_generator
 from experiments.scenes.model import build_scheduler, build_text_encoder, build_unet
 
-# The second is a warm restart (Loshchilov and Hutter, 2017): after the first, 93% of the objects and colours were right.
+# The second is a warm restart (Loshchilov and Hutter, 2017): after the first, 93% of objects and colours were right.
 PLANS = (
     Plan("diffusion", steps=3200, batch=64, learning_rate=1.2e-3, ema=0.998, warmup=150),
     Plan("diffusion-refined", steps=2000, batch=64, learning_rate=9e-4, ema=0.998, warmup=50),

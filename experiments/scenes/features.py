@@ -69,6 +69,12 @@ class SceneFeatures:
         logits = self.model.classify(self.prepare(images))
         return {name: [values[i] for i in logits[name].argmax(1).tolist()] for name, values in FACTORS.items()}
 
+    @torch.no_grad()
+    def copies(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N,) estimate of how many copies of its object each picture holds, at least 1; trained up to 16."""
+        logarithm = self.model.classify(self.prepare(images))["copies"].squeeze(1)
+        return logarithm.exp2().clamp(min=1).numpy()
+
 
 class SceneDistance:
     """A perceptual distance in the manner of LPIPS: squared differences of the classifier's unit-length feature

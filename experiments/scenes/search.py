@@ -30,14 +30,17 @@ def stages(resolution: str) -> list[tuple[str, dict[str, Settings]]]:
     """(stage, {candidate: what it changes of the best before this stage})."""
     d = SIDE[resolution]
     inner, middle = dict.fromkeys(INNER, d), dict.fromkeys(MIDDLE, d)
-    layers = {
+    layers: dict[str, Settings] = {
         f"levels 1-3 by {d}": {"tau": 40, "dilation": middle},
         f"levels 2-3 by {d}": {"tau": 40, "dilation": inner},
     }
     if resolution == "x16":
         layers["levels 1-3 by 3"] = {"tau": 40, "dilation": dict.fromkeys(MIDDLE, 3)}
         layers["as sd15_x16"] = {"tau": 40, "dilation": SD15_X16}
-    wide = [("layers", layers), ("window", {f"tau {tau}": {"tau": tau} for tau in (25, 32, 46)})]
+    wide: list[tuple[str, dict[str, Settings]]] = [
+        ("layers", layers),
+        ("window", {f"tau {tau}": {"tau": tau} for tau in (25, 32, 46)}),
+    ]
     if resolution == "x4":
         return wide
     dispersed = {"dispersed": list(MIDDLE), "dispersed_tau": 50}
@@ -75,7 +78,7 @@ def score(resolution: str, settings: Settings, limit: int, runs: Path) -> dict[s
 
 def search(resolution: str, limit: int, runs: Path) -> tuple[Settings, list[dict[str, Any]]]:
     """The best settings found, and a row for each candidate."""
-    shown = ("n", "fid_r", "fid_r_se", "fid_b", "fid_b_se", "object_accuracy", "colour_accuracy")
+    shown = ("n", "fid_r", "fid_r_se", "fid_b", "fid_b_se", "repetition", "object_accuracy", "colour_accuracy")
     best: Settings = {}
     rows: list[dict[str, Any]] = []
     lowest = float("inf")

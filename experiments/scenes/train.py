@@ -59,6 +59,7 @@ def train_all(work: Path, out: Path, keep_autoencoder: bool = False) -> dict[str
     log = work / LOG
     if keep_autoencoder:
         vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32, local_files_only=True).eval()
+        vae.register_to_config(_name_or_path="")  # or the path on this machine would be saved with it
         if not log.exists():
             shutil.copy(out / LOG, log)
     else:

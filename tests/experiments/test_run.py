@@ -64,6 +64,7 @@ def test_a_run_leaves_the_designed_files(tiny):
     for key in ("fid_r", "kid_r", "fid_b", "kid_b"):
         assert np.isfinite(metrics[key])
         assert metrics[f"{key}_se"] >= 0
+    assert metrics["repetition"] >= 0
     assert metrics["seconds_per_image"] > 0
     assert metrics["protocol"]["reference_count"] == 12
 
