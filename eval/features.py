@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
+from eval.crops import Crops
 from eval.images import file_sha256, load_image
 
 
@@ -35,16 +36,24 @@ class FeatureExtractor(Protocol):
 
 
 def images_to_features(
-    paths: Sequence[Path], extractor: FeatureExtractor, *, cache_dir: Path, batch_size: int = 16
+    paths: Sequence[Path],
+    extractor: FeatureExtractor,
+    *,
+    cache_dir: Path,
+    batch_size: int = 16,
+    crops: Crops | None = None,
+    mixed_sizes: bool = False,
 ) -> np.ndarray:
-    """Features of image files, (N, dim) float32, in the order of `paths`.
+    """Features of image files, (N, dim) float32, in the order of `paths`; of their crops, (N * count, dim), image by
+    image.
 
     The cache key is made of the files' bytes in their order and of the extractor's name and digest, so a replaced
-    image or a retrained extractor is noticed. Only one batch of pixels is in memory at a time.
+    image or a retrained extractor is noticed. Only one batch of pixels is in memory at a time. Without crops all
+    images must have one size, unless ``mixed_sizes`` says that the extractor resizes each of them.
 
     Raises:
-        ValueError: no paths, a file that cannot be decoded, images of different sizes, features of the wrong shape or
-            not finite.
+        ValueError: no paths, a file that cannot be decoded, images of different sizes or below a crop's, features of
+            the wrong shape or not finite.
         FileNotFoundError: a path that does not exist.
     """
     if not paths:
@@ -54,43 +63,65 @@ def images_to_features(
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
         raise FileNotFoundError(f"image {missing[0]} does not exist ({len(missing)} of {len(paths)} missing)")
-    key = _cache_key([file_sha256(path) for path in paths], extractor)
+    key = _cache_key(paths, extractor, crops)
     label = re.sub(r"[^A-Za-z0-9.-]+", "_", extractor.name)
     cache = Path(cache_dir) / f"{label}-{key[:16]}.npz"
-    features = _read_cache(cache, key, shape=(len(paths), extractor.dim))
+    rows = len(paths) * (crops.count if crops else 1)
+    features = _read_cache(cache, key, shape=(rows, extractor.dim))
     if features is None:
-        features = _extract(paths, extractor, batch_size)
+        features = _extract(paths, extractor, batch_size, crops, mixed_sizes)
         _write_cache(cache, key, features)
     return features
 
 
-def _cache_key(image_digests: Sequence[str], extractor: FeatureExtractor) -> str:
-    content = {"images": list(image_digests), "extractor": [extractor.name, extractor.digest]}
+def _cache_key(paths: Sequence[Path], extractor: FeatureExtractor, crops: Crops | None) -> str:
+    content: dict[str, object] = {"images": [file_sha256(path) for path in paths]}
+    content["extractor"] = [extractor.name, extractor.digest]
+    if crops:
+        content["crops"] = [crops.size, crops.count, crops.seed, [Path(path).stem for path in paths]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _extract(paths: Sequence[Path], extractor: FeatureExtractor, batch_size: int) -> np.ndarray:
-    features = np.empty((len(paths), extractor.dim), dtype=np.float32)
+def _extract(
+    paths: Sequence[Path], extractor: FeatureExtractor, batch_size: int, crops: Crops | None, mixed_sizes: bool
+) -> np.ndarray:
+    rows = []
     starts = range(0, len(paths), batch_size)
     size = None
     for start in tqdm(starts, desc=f"{extractor.name} features", unit="batch", leave=False, disable=None):
         names = paths[start : start + batch_size]
         images = [load_image(path) for path in names]
         size = size or images[0].shape
-        for path, image in zip(names, images, strict=True):
-            if image.shape != size:
-                raise ValueError(
-                    f"{path} is {image.shape[0]}x{image.shape[1]}, but {paths[0]} is {size[0]}x{size[1]} "
-                    "(height x width): score images of one size at a time"
-                )
-        batch = np.asarray(extractor(np.stack(images)))
-        if batch.shape != (len(names), extractor.dim):
-            raise ValueError(f"{extractor.name} gave features {batch.shape}, expected {(len(names), extractor.dim)}")
-        bad = ~np.isfinite(batch).all(axis=1)
-        if bad.any():
-            raise ValueError(f"{extractor.name} gave features that are not finite for {names[int(bad.argmax())]}")
-        features[start : start + len(names)] = batch
-    return features
+        different = [path for path, image in zip(names, images, strict=True) if image.shape != size]
+        if crops:
+            stacks = [crops.cut(image, Path(path).stem) for image, path in zip(images, names, strict=True)]
+            rows += _checked(extractor, [np.concatenate(stacks)], names, crops.count)
+        elif not different:
+            rows += _checked(extractor, [np.stack(images)], names, 1)
+        elif mixed_sizes:
+            rows += _checked(extractor, [image[None] for image in images], names, 1)
+        else:
+            shape = images[names.index(different[0])].shape
+            raise ValueError(
+                f"{different[0]} is {shape[0]}x{shape[1]}, but {paths[0]} is {size[0]}x{size[1]} "
+                "(height x width): score images of one size at a time"
+            )
+    return np.concatenate(rows)
+
+
+def _checked(
+    extractor: FeatureExtractor, stacks: Sequence[np.ndarray], names: Sequence[Path], rows_per_image: int
+) -> list[np.ndarray]:
+    """Features of each stack of images, of the right shape and finite, or an error that names the image."""
+    found = [np.asarray(extractor(stack), dtype=np.float32) for stack in stacks]
+    for stack, batch in zip(stacks, found, strict=True):
+        if batch.shape != (len(stack), extractor.dim):
+            raise ValueError(f"{extractor.name} gave features {batch.shape}, expected {(len(stack), extractor.dim)}")
+    bad = ~np.isfinite(np.concatenate(found)).all(axis=1)
+    if bad.any():
+        culprit = names[int(bad.argmax()) // rows_per_image]
+        raise ValueError(f"{extractor.name} gave features that are not finite for {culprit}")
+    return found
 
 
 def _read_cache(path: Path, key: str, shape: tuple[int, int]) -> np.ndarray | None:

@@ -9,13 +9,16 @@ from eval.frechet import checked_features
 from eval.uncertainty import MINIMUM_IMAGES, fid_with_se, kid_with_se, prompt_groups
 
 
-def score_features(generated: np.ndarray, reference: np.ndarray, suffix: Literal["r", "b"]) -> dict[str, float]:
-    """FID and KID with standard errors: keys fid_S, fid_S_se, kid_S, kid_S_se for suffix S.
+def score_features(
+    generated: np.ndarray, reference: np.ndarray, suffix: Literal["r", "b"], *, crops: int | None = None
+) -> dict[str, float]:
+    """FID and KID with standard errors: keys fid_S, fid_S_se, kid_S, kid_S_se for suffix S; pfid_S, ... for crops.
 
     Args:
-        generated: (n, dim) features, one row per prompt, n >= 3.
+        generated: (n, dim) features, one row per prompt, n >= 3; of crops (n * crops, dim), image by image.
         reference: (m, dim) features of real images ("r") or of the same model's base-size images ("b"), m >= 2.
         suffix: which reference it is.
+        crops: how many rows belong to each image: crops of one image are left out together in the standard error.
 
     FID is biased by about c / n, so scores with different n must not be compared: see `require_equal_counts`.
 
@@ -24,10 +27,9 @@ def score_features(generated: np.ndarray, reference: np.ndarray, suffix: Literal
     """
     if suffix not in ("r", "b"):
         raise ValueError(f"suffix must be 'r' (real images) or 'b' (base-size images), not {suffix!r}")
-    if len(generated) < MINIMUM_IMAGES:
-        raise ValueError(
-            f"a score needs at least {MINIMUM_IMAGES} generated images, not {len(generated)}: use more prompts"
-        )
+    images = len(generated) // (crops or 1)
+    if images < MINIMUM_IMAGES:
+        raise ValueError(f"a score needs at least {MINIMUM_IMAGES} generated images, not {images}: use more prompts")
     if len(reference) < 2:
         raise ValueError(f"a score needs at least 2 reference images, not {len(reference)}: add images")
     generated, reference = checked_features(generated), checked_features(reference)
@@ -36,10 +38,13 @@ def score_features(generated: np.ndarray, reference: np.ndarray, suffix: Literal
             f"generated features have {generated.shape[1]} dimensions and the reference {reference.shape[1]}: "
             "extract both with the same extractor"
         )
-    groups = prompt_groups(len(generated))
+    groups = prompt_groups(images)
+    if crops:
+        groups = [(group[:, None] * crops + np.arange(crops)).ravel() for group in groups]
     fid, fid_se = fid_with_se(generated, reference, groups=groups)
     kid, kid_se = kid_with_se(generated, reference, groups=groups)
-    return {f"fid_{suffix}": fid, f"fid_{suffix}_se": fid_se, f"kid_{suffix}": kid, f"kid_{suffix}_se": kid_se}
+    names = [f"{'p' if crops else ''}{score}_{suffix}" for score in ("fid", "kid")]
+    return {names[0]: fid, f"{names[0]}_se": fid_se, names[1]: kid, f"{names[1]}_se": kid_se}
 
 
 def require_equal_counts(counts: Mapping[str, int]) -> None:

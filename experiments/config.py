@@ -19,6 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from eval.crops import Crops
 from experiments.models import LoadedModel, load_model
 from experiments.prompts import Prompt, load_prompts, prompts_identity
 from scalecrafter.method import Method, Sampler
@@ -34,6 +35,7 @@ class Metrics:
     extractor: str | None
     reference_count: int = 0
     reference_seed: int = 0
+    crops: Crops | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,9 @@ def build_cell(config: DictConfig) -> Cell:
         "seed": values["seed"],
         "prompts": prompts_identity(values["prompts"]),
     }
-    metrics = {k: v for k, v in values["metrics"].items()}
+    metrics = dict(values["metrics"])
+    if metrics.get("crops"):
+        metrics["crops"] = Crops(**metrics["crops"])
     return Cell(
         model=model,
         method_name=values["method"]["name"],

@@ -1,5 +1,5 @@
 """Scoring of a cell: pictures on disk -> features -> metrics.json. `python -m experiments.score [overrides]` does it
-again for a finished run.
+again for a finished run; with --images and --reference it scores any two folders (`experiments.score_folders`).
 
 fid_r and kid_r compare with real pictures at the target size, fid_b and kid_b with the same model's pictures for the
 same prompts at its training size.
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from eval.crops import Crops
 from eval.features import FeatureExtractor, images_to_features
 from eval.images import load_image
 from eval.score import score_features
@@ -26,6 +27,7 @@ from experiments.config import Cell, build_cell, command, compose_config
 from experiments.manifest import read_records, write_atomically
 from experiments.scenes.features import SceneFeatures
 from experiments.scenes.render import render, sample_scenes
+from experiments.score_folders import score_folders
 
 MINIMUM = 3  # below it no standard error exists
 FACTORS = ("object", "colour")
@@ -40,22 +42,30 @@ def check_scorable(cell: Cell) -> None:
         )
     if cell.metrics.extractor != "scenes":
         raise ValueError(f"no extractor {cell.metrics.extractor!r}: metrics=scenes or metrics=none")
+    crops = cell.metrics.crops
+    if crops and crops.size > min(cell.height, cell.width):
+        raise ValueError(
+            f"crops of {crops.size} pixels do not fit into {cell.height}x{cell.width}: set metrics.crops.size or "
+            "metrics.crops=null"
+        )
     SceneFeatures()
 
 
-def reference_features(cell: Cell, extractor: FeatureExtractor) -> NDArray[np.float32]:
-    """(reference_count, dim) features of scenes rendered at the target size, cached beside the runs."""
+def reference_features(cell: Cell, extractor: FeatureExtractor, crops: Crops | None = None) -> NDArray[np.float32]:
+    """Features of scenes rendered at the target size, or of their crops, cached beside the runs."""
     count, seed = cell.metrics.reference_count, cell.metrics.reference_seed
     scenes = sample_scenes(count, seed)
-    key = hashlib.sha256(repr((scenes, cell.height, cell.width, extractor.digest)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((scenes, cell.height, cell.width, crops, extractor.digest)).encode()).hexdigest()[:16]
     path = cell.runs / ".cache" / f"reference-{cell.height}x{cell.width}-{key}.npy"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         draw = partial(render, height=cell.height, width=cell.width)
+        kind = "real crops" if crops else "real pictures"
         with ProcessPoolExecutor() as pool:
             pictures = pool.map(draw, scenes, chunksize=16)
-            bar = tqdm(pictures, total=count, desc=f"real pictures {cell.height}x{cell.width}", unit="img")
-            features = np.concatenate([extractor(picture[None]) for picture in bar])
+            bar = tqdm(pictures, total=count, desc=f"{kind} {cell.height}x{cell.width}", unit="img")
+            parts = (crops.cut(p, f"real-{i}") if crops else p[None] for i, p in enumerate(bar))
+            features = np.concatenate([extractor(part) for part in parts])
         temporary = path.with_suffix(".tmp.npy")
         np.save(temporary, features)
         temporary.replace(path)
@@ -101,6 +111,10 @@ def score_cell(cell: Cell, base_folder: Path) -> dict[str, Any]:
     features = cached(paths, cache_dir=cell.folder / "features")
     scores: dict[str, Any] = {"n": len(features)}
     scores |= score_features(features, reference_features(cell, extractor), "r")
+    crops = cell.metrics.crops
+    if crops:
+        cropped = cached(paths, cache_dir=cell.folder / "features", crops=crops)
+        scores |= score_features(cropped, reference_features(cell, extractor, crops), "r", crops=crops.count)
     if base_folder != cell.folder:
         base = cached(picture_paths(cell, base_folder), cache_dir=base_folder / "features")
         scores |= score_features(features, base, "b")
@@ -113,6 +127,7 @@ def score_cell(cell: Cell, base_folder: Path) -> dict[str, Any]:
         "reference": f"scenes rendered at {cell.height}x{cell.width}",
         "reference_count": cell.metrics.reference_count,
         "reference_seed": cell.metrics.reference_seed,
+        "crops": None if crops is None else f"{crops.count} of {crops.size}x{crops.size} an image, seed {crops.seed}",
     }
     write_atomically(cell.folder / "metrics.json", (json.dumps(scores, indent=2) + "\n").encode())
     return scores
@@ -129,5 +144,13 @@ def rescore(overrides: Sequence[str]) -> None:
     print(json.dumps(score_cell(cell, base.folder), indent=2))
 
 
+def score(arguments: Sequence[str]) -> None:
+    """Two folders if there are options, else the finished run of these overrides."""
+    if any(argument.startswith("-") for argument in arguments):
+        score_folders(arguments)
+    else:
+        rescore(arguments)
+
+
 if __name__ == "__main__":
-    command(rescore)
+    command(score)

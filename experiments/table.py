@@ -16,6 +16,7 @@ SCORES = {
     "kid_r": "KID_r ↓",
     "fid_b": "FID_b ↓",
     "kid_b": "KID_b ↓",
+    "pfid_r": "pFID_r ↓",
     "repetition": "repetition ↓",
 }
 SHARES = {"object_accuracy": "object ↑", "colour_accuracy": "colour ↑"}
@@ -68,6 +69,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     shown = table[["resolution", "size", "method"]].copy()
     for name, title in SCORES.items():
         digits = 3 if name.startswith("kid") else 2
+        if table[name].isna().all():
+            continue
         pairs = zip(table[name], table[f"{name}_se"], strict=True)
         shown[title] = [f"{score:.{digits}f} ± {error:.{digits}f}" for score, error in pairs]
     for name, title in SHARES.items():
@@ -102,6 +105,7 @@ def write_table(table: pd.DataFrame, folder: Path, name: str) -> str:
     n = int(table["n"].iloc[0])
     note = (
         f"{n} prompts a cell; ± standard error over prompts; _r: against real pictures, _b: base-size samples;\n"
+        "pFID: of native-resolution crops (detail only, blind to composition);\n"
         "repetition: copies of the object beyond one; object, colour: pictures that show what was asked for;\n"
         "U-Net evals: guidance pairs an image, in units of the training size."
     )

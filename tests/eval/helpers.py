@@ -25,3 +25,11 @@ class MeanColour:
         self.seen += len(images)
         means = images.reshape(len(images), -1, 3).mean(axis=1)
         return np.concatenate([means, means[:, :1] ** 2], axis=1).astype(np.float32)
+
+
+def smooth_images(n: int, height: int, width: int, *, seed: int = 0) -> np.ndarray:
+    """(n, height, width, 3) uint8 pictures with gradients and some noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    waves = np.sin(x[None, ..., None] / rng.uniform(5, 40, (n, 1, 1, 3)) + y[None, ..., None] / 30) * 90 + 128
+    return np.clip(waves + rng.normal(0, 12, (n, height, width, 3)), 0, 255).astype(np.uint8)

@@ -1,0 +1,140 @@
+"""Resizing against clean-fid and torch-fidelity, and each extractor against its library, with random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cleanfid.resize import build_resizer
+from PIL import Image
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    Dinov2Config,
+    Dinov2Model,
+)
+
+from eval.extractors import Inception, ViT
+from eval.resize import resize
+from tests.eval.helpers import smooth_images
+
+
+def to_tensor(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(("height", "width"), [(512, 512), (640, 384), (128, 200), (299, 299)])
+def test_clean_is_clean_fids(height: int, width: int) -> None:
+    (image,) = smooth_images(1, height, width)
+    expected = build_resizer("clean")(image)
+    ours = resize(to_tensor(image[None]), 299)[0].permute(1, 2, 0).numpy()
+    assert np.abs(ours - expected).max() <= 0.01
+
+
+def test_legacy_is_torch_fidelitys() -> None:
+    images = smooth_images(2, 400, 320)
+    expected = interpolate_bilinear_2d_like_tensorflow1x(to_tensor(images).float(), (299, 299), align_corners=False)
+    torch.testing.assert_close(resize(to_tensor(images), 299, "legacy"), expected)
+    assert not torch.allclose(resize(to_tensor(images), 299), expected, atol=1)
+
+
+@pytest.fixture(scope="module")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the true format with random weights, made by the library's own class."""
+    torch.manual_seed(0)
+    library = FeatureExtractorInceptionV3.__new__(FeatureExtractorInceptionV3)
+    path = tmp_path_factory.mktemp("inception") / "inception.pth"
+    original = torch.load
+    torch.load = lambda *args, **kwargs: library.state_dict()  # as built, before anything is loaded
+    try:
+        library.__init__("inception", ["2048"], feature_extractor_weights_path="any")
+    finally:
+        torch.load = original
+    state = library.state_dict()
+    for value in state.values():
+        if value.is_floating_point() and value.ndim == 4:
+            torch.nn.init.kaiming_normal_(value)
+    torch.save(state, path)
+    return path
+
+
+def test_inception_is_torch_fidelitys(inception_file: Path) -> None:
+    images = smooth_images(3, 299, 299)
+    library = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=inception_file)
+    (expected,) = library(to_tensor(images))
+    ours = Inception(inception_file)(images)
+    assert ours.shape == (3, 2048)
+    np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert ours.std() > 0
+
+
+def test_the_digest_knows_weights_and_resizing(inception_file: Path, tmp_path: Path) -> None:
+    state = torch.load(inception_file, weights_only=True)
+    state["fc.bias"] += 1
+    torch.save(state, tmp_path / "other.pth")
+    extractors = [Inception(inception_file), Inception(inception_file, "legacy"), Inception(tmp_path / "other.pth")]
+    assert len({extractor.digest for extractor in extractors}) == 3
+    images = smooth_images(2, 400, 400)
+    assert not np.allclose(extractors[0](images), extractors[1](images), rtol=1e-3)
+
+
+def test_missing_and_wrong_inception_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no Inception weights at .*nowhere.*fetch https"):
+        Inception(tmp_path / "nowhere.pth")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "wrong.pth")
+    with pytest.raises(ValueError, match=r"wrong.pth does not hold the weights"):
+        Inception(tmp_path / "wrong.pth")
+    (tmp_path / "damaged.pth").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"damaged.pth does not hold the weights"):
+        Inception(tmp_path / "damaged.pth")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(FileNotFoundError, match="cannot be fetched"):
+        Inception()
+
+
+@pytest.fixture(scope="module")
+def vit_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("vits")
+    options = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    Dinov2Model(Dinov2Config(**options)).save_pretrained(root / "dinov2")
+    vision = options | {"intermediate_size": 16}
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(root / "clip")
+    for name in ("dinov2", "clip"):
+        CLIPImageProcessor(crop_size=28, size=28).save_pretrained(root / name)
+    return {name: root / name for name in ("dinov2", "clip")}
+
+
+@pytest.mark.parametrize(("name", "dim"), [("dinov2", 16), ("clip", 8)])
+def test_vits_are_transformers(vit_folders: dict[str, Path], name: str, dim: int) -> None:
+    """Pictures of the input size need no resizing: then the library's processor and model give the same features."""
+    images = smooth_images(3, 28, 28)
+    extractor = ViT(name, str(vit_folders[name]))
+    assert extractor.dim == dim
+    processor = CLIPImageProcessor.from_pretrained(vit_folders[name])
+    pixels = processor(images=[Image.fromarray(image) for image in images], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        if name == "clip":
+            model = CLIPModel.from_pretrained(vit_folders[name])
+            expected = model.visual_projection(model.vision_model(pixels).pooler_output)
+        else:
+            expected = Dinov2Model.from_pretrained(vit_folders[name])(pixels).last_hidden_state[:, 0]
+    np.testing.assert_allclose(extractor(images), expected.numpy(), rtol=1e-3, atol=1e-4)
+    assert extractor(smooth_images(1, 60, 44)).shape == (1, dim)
+
+
+def test_a_missing_vit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match="dinov2 features need the model .*nowhere"):
+        ViT("dinov2", str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="choose from dinov2, clip"):
+        ViT("nope")
