@@ -54,6 +54,7 @@ class Cell:
     batch_size: int
     metrics: Metrics
     runs: Path
+    logger: dict[str, Any]
     identity: dict[str, Any]
 
     @property
@@ -117,6 +118,7 @@ def build_cell(config: DictConfig) -> Cell:
         batch_size=automatic_batch(height, width) if values["batch_size"] == "auto" else int(values["batch_size"]),
         metrics=Metrics(**metrics),
         runs=Path(values["paths"]["runs"]),
+        logger=values["logger"],
         identity=identity,
     )
 

@@ -27,6 +27,7 @@ from experiments.config import CONF, Cell, build_cell, command, compose_config
 from experiments.manifest import Record, add_picture, read_records, write_atomically, write_records
 from experiments.prompts import Prompt, prompt_seed
 from experiments.score import check_scorable, score_cell
+from experiments.tracking import log_cell
 from scalecrafter.method import Request
 
 
@@ -116,7 +117,7 @@ def run_cell(overrides: Sequence[str]) -> Path:
     base_folder = draw_cell(base)
     if base.folder != cell.folder:
         draw_cell(cell)
-    score_cell(cell, base_folder)
+    log_cell(cell, score_cell(cell, base_folder))
     return cell.folder
 
 

@@ -12,6 +12,7 @@ from experiments.config import Cell, build_cell, command, compose_config
 from experiments.plots import write_gallery
 from experiments.run import run_cell
 from experiments.table import collect, write_table
+from experiments.tracking import log_table
 
 
 def cell_overrides(overrides: Sequence[str]) -> tuple[list[list[str]], Path, str]:
@@ -48,8 +49,11 @@ def reproduce(overrides: Sequence[str]) -> None:
     cells = [build_cell(compose_config(line)) for line in grid]  # every cell is checked before the first is drawn
     for line in grid:
         run_cell(line)
-    print("\n" + write_table(collect(cells), results, name))
-    for path in [*sorted(results.glob(f"{name}.*")), *write_galleries(cells, results)]:
+    table = collect(cells)
+    print("\n" + write_table(table, results, name))
+    pictures = write_galleries(cells, results)
+    log_table(table, pictures, name, cells[0])
+    for path in [*sorted(results.glob(f"{name}.*")), *pictures]:
         print(path)
 
 

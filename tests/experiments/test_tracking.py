@@ -1,0 +1,66 @@
+"""W&B is a mirror: what is logged, and that no failure of it touches a run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import wandb
+
+from experiments.config import build_cell, compose_config
+from experiments.run import run_cell
+
+
+@pytest.fixture
+def tiny(pipe_folder, tmp_path, monkeypatch):
+    for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "wandb-home"))
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no key of whoever runs the tests
+    overrides = ["model=folder", f"model.path={pipe_folder}", "prompts.limit=4", "sampler.steps=2", "method=direct"]
+    overrides += ["metrics.reference_count=12", "metrics.crops=null", f"paths.runs={tmp_path / 'runs'}"]
+    return [*overrides, "logger=wandb"]
+
+
+def records(folder: Path) -> list[dict]:
+    """What W&B's own reader finds in an offline run."""
+    (file,) = folder.glob(".wandb/wandb/offline-run-*/*.wandb")
+    out = folder / "inspected.jsonl"
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    out.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_without_a_key_a_run_is_logged_offline(tiny):
+    folder = run_cell(tiny)
+    cell = build_cell(compose_config(tiny))
+    text = json.dumps(records(cell.runs))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert cell.digest[:16] in text
+    assert "folder@x4" in text
+    for key in ("fid_r", "fid_b", "repetition"):
+        assert key in text
+        assert repr(metrics[key])[:8] in text
+    assert len(list(cell.runs.glob(".wandb/wandb/offline-run-*/files/media/images/*"))) == 4
+
+
+def test_a_failure_is_a_warning_and_the_run_is_complete(tiny, monkeypatch):
+    def broken(*args, **kwargs):
+        raise OSError("no space\nleft")
+
+    monkeypatch.setattr(wandb, "init", broken)
+    with pytest.warns(UserWarning, match="not logged to W&B: no space left; the files are complete"):
+        folder = run_cell(tiny)
+    assert (folder / "metrics.json").is_file()
+
+
+def test_without_the_logger_nothing_is_imported_or_written(tiny, monkeypatch):
+    monkeypatch.setattr(wandb, "init", None)
+    folder = run_cell([*tiny, "logger=none"])
+    assert not list(folder.parent.glob(".wandb"))
+
+
+def test_the_logger_does_not_change_the_identity(tiny):
+    assert build_cell(compose_config(tiny)).digest == build_cell(compose_config([*tiny, "logger=none"])).digest
