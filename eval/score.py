@@ -1,18 +1,19 @@
 """Scores of one set of generated images against one reference set, as they go into metrics.json."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from eval.frechet import checked_features
-from eval.uncertainty import MINIMUM_IMAGES, fid_with_se, kid_with_se, prompt_groups
+from eval.uncertainty import MINIMUM_IMAGES, Estimate, estimate_fid, estimate_kid, prompt_groups
 
 
 def score_features(
     generated: np.ndarray, reference: np.ndarray, suffix: Literal["r", "b"], *, crops: int | None = None
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """FID and KID with standard errors: keys fid_S, fid_S_se, kid_S, kid_S_se for suffix S; pfid_S, ... for crops.
+    Keys fid_S_jackknife, ... hold what paired differences are made of.
 
     Args:
         generated: (n, dim) features, one row per prompt, n >= 3; of crops (n * crops, dim), image by image.
@@ -41,10 +42,27 @@ def score_features(
     groups = prompt_groups(images)
     if crops:
         groups = [(group[:, None] * crops + np.arange(crops)).ravel() for group in groups]
-    fid, fid_se = fid_with_se(generated, reference, groups=groups)
-    kid, kid_se = kid_with_se(generated, reference, groups=groups)
-    names = [f"{'p' if crops else ''}{score}_{suffix}" for score in ("fid", "kid")]
-    return {names[0]: fid, f"{names[0]}_se": fid_se, names[1]: kid, f"{names[1]}_se": kid_se}
+    prefix = "p" if crops else ""
+    estimates = {
+        f"{prefix}fid_{suffix}": estimate_fid(generated, reference, groups=groups),
+        f"{prefix}kid_{suffix}": estimate_kid(generated, reference, groups=groups),
+    }
+    return as_metrics(estimates)
+
+
+def as_metrics(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+    """Plain values for metrics.json: each score, its standard error, and what `as_estimate` needs."""
+    values: dict[str, Any] = {}
+    for name, estimate in estimates.items():
+        values |= {name: estimate.value, f"{name}_se": estimate.se}
+        values[f"{name}_jackknife"] = [list(estimate.without), list(estimate.group_sizes)]
+    return values
+
+
+def as_estimate(metrics: Mapping[str, Any], name: str) -> Estimate:
+    """A score of metrics.json, for paired differences."""
+    without, sizes = metrics[f"{name}_jackknife"]
+    return Estimate(metrics[name], tuple(without), tuple(sizes))
 
 
 def require_equal_counts(counts: Mapping[str, int]) -> None:

@@ -6,7 +6,10 @@ repeats images, which lowers the rank of the covariance and inflates FID. A bias
 cancels exactly. The reference set is taken as given: the error is that of the generated side.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,6 +33,34 @@ def prompt_groups(n: int, *, count: int = GROUPS, seed: int = 0) -> list[np.ndar
     return [np.sort(group) for group in groups]
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A score, what it is without each group of prompts, and the sizes of the groups."""
+
+    value: float
+    without: tuple[float, ...]
+    group_sizes: tuple[int, ...]
+
+    @property
+    def se(self) -> float:
+        """Standard error over prompts."""
+        return jackknife_se(self.value, self.without, self.group_sizes)
+
+    def minus(self, other: Estimate) -> tuple[float, float]:
+        """Difference of two methods' scores on the same prompts, and its standard error.
+
+        Prompts that are hard for both move both scores alike, so this error is mostly far below that of either score.
+
+        Raises:
+            ValueError: the groups differ, so these are not scores of the same prompts.
+        """
+        if self.group_sizes != other.group_sizes:
+            raise ValueError("a paired difference needs scores of the same prompts: their groups differ")
+        value = self.value - other.value
+        without = [a - b for a, b in zip(self.without, other.without, strict=True)]
+        return value, jackknife_se(value, without, self.group_sizes)
+
+
 def jackknife_se(score: float, without_group: Sequence[float], group_sizes: Sequence[int]) -> float:
     """Standard error of `score` from the scores with each group left out; sizes sum to the number of images."""
     left = np.asarray(without_group, dtype=np.float64)
@@ -39,8 +70,8 @@ def jackknife_se(score: float, without_group: Sequence[float], group_sizes: Sequ
     return float(np.sqrt((np.square(pseudo - estimate) / (h - 1)).mean()))
 
 
-def fid_with_se(x: np.ndarray, y: np.ndarray, *, groups: Sequence[np.ndarray] | None = None) -> tuple[float, float]:
-    """FID of generated features x (n, dim) against y (m, dim), and its standard error over the prompts of x."""
+def estimate_fid(x: np.ndarray, y: np.ndarray, *, groups: Sequence[np.ndarray] | None = None) -> Estimate:
+    """FID of generated features x (n, dim) against y (m, dim), with its uncertainty over the prompts of x."""
     x = checked_features(x)
     reference = FixedReference(y)
     groups = prompt_groups(len(x)) if groups is None else groups
@@ -50,18 +81,23 @@ def fid_with_se(x: np.ndarray, y: np.ndarray, *, groups: Sequence[np.ndarray] | 
         without = [reference.fid_of_stats(_stats_without(stats, x[group])) for group in groups]
     else:
         without = [reference.fid(np.delete(x, group, axis=0)) for group in groups]
-    score = reference.fid(x)
-    return score, jackknife_se(score, without, [len(group) for group in groups])
+    return Estimate(reference.fid(x), tuple(without), tuple(len(group) for group in groups))
 
 
-def kid_with_se(x: np.ndarray, y: np.ndarray, *, groups: Sequence[np.ndarray] | None = None) -> tuple[float, float]:
-    """KID of generated features x (n, dim) against y (m, dim), and its standard error over the prompts of x."""
+def estimate_kid(x: np.ndarray, y: np.ndarray, *, groups: Sequence[np.ndarray] | None = None) -> Estimate:
+    """KID of generated features x (n, dim) against y (m, dim), with its uncertainty over the prompts of x."""
     sums = kernel_sums(x, y)
     groups = prompt_groups(len(x)) if groups is None else groups
     pairs = group_pairs(x, groups)
     without = [sums.kid_without(group, own) for group, own in zip(groups, pairs, strict=True)]
-    score = sums.kid()
-    return score, jackknife_se(score, without, [len(group) for group in groups])
+    return Estimate(sums.kid(), tuple(without), tuple(len(group) for group in groups))
+
+
+def estimate_mean(values: np.ndarray, *, groups: Sequence[np.ndarray] | None = None) -> Estimate:
+    """The mean of one value for each prompt, (n,), with its uncertainty."""
+    groups = prompt_groups(len(values)) if groups is None else groups
+    without = tuple(float(np.delete(values, group).mean()) for group in groups)
+    return Estimate(float(values.mean()), without, tuple(len(group) for group in groups))
 
 
 def _stats_without(stats: Stats, dropped: np.ndarray) -> Stats:

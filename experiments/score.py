@@ -22,7 +22,8 @@ from tqdm import tqdm
 from eval.crops import Crops
 from eval.features import FeatureExtractor, images_to_features
 from eval.images import load_image
-from eval.score import score_features
+from eval.score import as_metrics, score_features
+from eval.uncertainty import estimate_mean
 from experiments.config import Cell, build_cell, command, compose_config
 from experiments.manifest import read_records, write_atomically
 from experiments.scenes.features import SceneFeatures
@@ -78,15 +79,14 @@ def picture_paths(cell: Cell, folder: Path) -> list[Path]:
     return [files[prompt.id] for prompt in cell.prompts]
 
 
-def look_at(cell: Cell, paths: list[Path], extractor: SceneFeatures) -> dict[str, float]:
+def look_at(cell: Cell, paths: list[Path], extractor: SceneFeatures) -> dict[str, Any]:
     """What the classifier sees: the share of pictures with the prompted object and colour, and how many copies of the
     object a picture holds beyond one.
     """
     images = [load_image(path)[None] for path in paths]
     seen = [extractor.predict(image) for image in images]
     beyond = np.concatenate([extractor.copies(image) for image in images]) - 1
-    scores = {"repetition": float(beyond.mean())}
-    scores["repetition_se"] = float(beyond.std(ddof=1) / np.sqrt(len(beyond)))
+    scores = as_metrics({"repetition": estimate_mean(beyond)})
     for factor in FACTORS:
         hits = [s[factor][0] == getattr(p.scene, factor) for s, p in zip(seen, cell.prompts, strict=True) if p.scene]
         if hits:

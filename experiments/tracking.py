@@ -69,7 +69,7 @@ def log_cell(cell: Cell, scores: dict[str, Any]) -> None:
         tags=[cell.method_name],
         config=cell.identity,
     )
-    run.summary.update({key: value for key, value in scores.items() if key != "protocol"})
+    run.summary.update({key: value for key, value in scores.items() if not isinstance(value, (dict, list))})
     run.config.update({"protocol": scores["protocol"]}, allow_val_change=True)
     records = read_records(cell.folder)[:PICTURES]
     run.log({"pictures": [wandb.Image(str(cell.folder / r.file), caption=r.prompt) for r in records]})

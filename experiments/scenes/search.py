@@ -1,8 +1,8 @@
 """`python -m experiments.scenes.search`: the recorded search behind scalecrafter/settings/scenes_*.yaml.
 
-Stage by stage one part of the method is varied around the best settings so far. Candidates are compared by fid_r on
-prompts and seeds that no table uses; each is a whole cell, scored like any other. All are written to
-``docs/scenes_settings.csv``.
+Stage by stage one part of the method is varied around the best settings so far. Candidates are compared by the sum of
+fid_r and fid_b on prompts and seeds that no table uses; each is a whole cell, scored like any other. All are written
+to ``docs/scenes_settings.csv``.
 """
 
 from __future__ import annotations
@@ -92,8 +92,9 @@ def search(resolution: str, limit: int, runs: Path) -> tuple[Settings, list[dict
             row = {"resolution": resolution, "stage": stage, "candidate": name}
             rows.append(row | {key: round(metrics[key], 4) for key in shown})
             print(rows[-1], flush=True)
-            if metrics["fid_r"] < lowest:
-                lowest, best = metrics["fid_r"], settings
+            total = metrics["fid_r"] + metrics["fid_b"]
+            if total < lowest:
+                lowest, best = total, settings
     return best, rows
 
 

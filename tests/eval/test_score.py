@@ -15,7 +15,8 @@ from tests.eval.helpers import features
 def test_score_has_the_documented_keys_and_values(suffix) -> None:
     x, y = features(32, 16, seed=1).astype(np.float32), features(50, 16, seed=2).astype(np.float32)
     score = score_features(x, y, suffix)
-    assert set(score) == {f"fid_{suffix}", f"fid_{suffix}_se", f"kid_{suffix}", f"kid_{suffix}_se"}
+    names = (f"fid_{suffix}", f"kid_{suffix}")
+    assert set(score) == {f"{name}{part}" for name in names for part in ("", "_se", "_jackknife")}
     assert score[f"fid_{suffix}"] == pytest.approx(features_to_fid(x, y))
     assert score[f"kid_{suffix}"] == pytest.approx(features_to_kid(x, y))
     assert score[f"fid_{suffix}_se"] > 0

@@ -5,7 +5,7 @@ import pytest
 
 from eval.frechet import features_to_fid
 from eval.kid import features_to_kid
-from eval.uncertainty import fid_with_se, jackknife_se, kid_with_se, prompt_groups
+from eval.uncertainty import Estimate, estimate_fid, estimate_kid, estimate_mean, jackknife_se, prompt_groups
 from tests.eval.helpers import features
 
 
@@ -47,18 +47,48 @@ def test_shortcuts_equal_recomputing_without_each_group(n: int, dim: int) -> Non
     x, y = features(n, dim, seed=1), features(200, dim, seed=2, shift=0.1)
     groups = prompt_groups(n)
     sizes = [len(group) for group in groups]
-    for fast, slow in [(fid_with_se, features_to_fid), (kid_with_se, features_to_kid)]:
-        score, se = fast(x, y)
+    for fast, slow in [(estimate_fid, features_to_fid), (estimate_kid, features_to_kid)]:
+        estimate = fast(x, y)
+        score = estimate.value
         assert score == pytest.approx(slow(x, y), rel=1e-12)
         without = [slow(np.delete(x, group, axis=0), y) for group in groups]
-        assert se == pytest.approx(jackknife_se(score, without, sizes), rel=1e-5)
+        assert estimate.se == pytest.approx(jackknife_se(score, without, sizes), rel=1e-5)
 
 
 @pytest.mark.parametrize(("n", "dim"), [(60, 8), (40, 64)])
-@pytest.mark.parametrize("with_se", [fid_with_se, kid_with_se])
-def test_error_is_the_spread_over_fresh_draws(with_se, n: int, dim: int) -> None:
+@pytest.mark.parametrize("estimate", [estimate_fid, estimate_kid])
+def test_error_is_the_spread_over_fresh_draws(estimate, n: int, dim: int) -> None:
     y = features(300, dim, seed=10**6)
-    draws = [with_se(features(n, dim, seed=i, shift=0.3), y) for i in range(60)]
-    spread = np.std([score for score, _ in draws], ddof=1)
-    typical = np.median([se for _, se in draws])
+    draws = [estimate(features(n, dim, seed=i, shift=0.3), y) for i in range(60)]
+    spread = np.std([draw.value for draw in draws], ddof=1)
+    typical = np.median([draw.se for draw in draws])
     assert 0.7 < typical / spread < 1.45
+
+
+@pytest.mark.parametrize("estimate", [estimate_fid, estimate_kid])
+def test_paired_error_is_the_spread_of_differences_over_fresh_prompts(estimate) -> None:
+    """Two methods whose pictures of one prompt are alike: the difference is known far better than either score."""
+    y = features(300, 8, seed=10**6)
+    differences, errors, singles = [], [], []
+    for i in range(60):
+        prompts = features(60, 8, seed=i, shift=0.3)
+        other = prompts * 1.02 + 0.05 * features(60, 8, seed=1000 + i)
+        first, second = estimate(prompts, y), estimate(other, y)
+        difference, error = first.minus(second)
+        assert difference == pytest.approx(first.value - second.value)
+        differences.append(difference)
+        errors.append(error)
+        singles.append(first.se)
+    assert 0.6 < np.median(errors) / np.std(differences, ddof=1) < 1.6
+    assert np.median(errors) < 0.5 * np.median(singles)
+
+
+def test_a_mean_has_the_textbook_error() -> None:
+    x = np.random.default_rng(0).normal(size=15)
+    assert estimate_mean(x).value == pytest.approx(x.mean())
+    assert estimate_mean(x).se == pytest.approx(x.std(ddof=1) / np.sqrt(15))
+
+
+def test_scores_of_other_prompts_are_not_paired() -> None:
+    with pytest.raises(ValueError, match="same prompts"):
+        Estimate(1.0, (1.0, 1.0), (1, 2)).minus(Estimate(1.0, (1.0, 1.0), (2, 1)))
