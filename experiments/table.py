@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from eval.score import as_estimate
+from eval.uncertainty import Estimate
 from experiments.config import Cell
 
 SCORES = {
@@ -61,18 +63,33 @@ def collect(cells: Sequence[Cell]) -> pd.DataFrame:
         }
         row |= {"method": cell.method_name, "n": scores["n"], **values, **{k: scores.get(k) for k in SHARES}}
         rows.append(row | {k: scores.get(k) for k in COSTS} | {"run": cell.folder.name})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    for name in SCORES:
+        table[f"{name}_best"] = False
+        for _, group in table.groupby("resolution"):
+            found = {i: as_estimate(metrics[i][1], name) for i in group.index if f"{name}_jackknife" in metrics[i][1]}
+            table.loc[among_the_best(found), f"{name}_best"] = True
+    return table
+
+
+def among_the_best(scores: dict[int, Estimate]) -> list[int]:
+    """The row with the lowest score, and those whose paired difference to it is within two standard errors."""
+    if not scores:
+        return []
+    lowest = min(scores.values(), key=lambda estimate: estimate.value)
+    differences = {row: estimate.minus(lowest) for row, estimate in scores.items()}
+    return [row for row, (difference, error) in differences.items() if difference <= 2 * error]
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as shown: score ± standard error, shares in percent."""
-    shown = table[["resolution", "size", "method"]].copy()
+    """The table as shown: score ± standard error, a star at the best, shares in percent."""
+    shown = pd.DataFrame({"resolution": table["resolution"] + " " + table["size"], "method": table["method"]})
     for name, title in SCORES.items():
         digits = 3 if name.startswith("kid") else 2
         if table[name].isna().all():
             continue
-        pairs = zip(table[name], table[f"{name}_se"], strict=True)
-        shown[title] = [f"{score:.{digits}f} ± {error:.{digits}f}" for score, error in pairs]
+        values = zip(table[name], table[f"{name}_se"], table[f"{name}_best"], strict=True)
+        shown[title] = [f"{score:.{digits}f} ± {se:.{digits}f}{' *' * best}" for score, se, best in values]
     for name, title in SHARES.items():
         shown[title] = ["" if pd.isna(v) else f"{100 * v:.0f}%" for v in table[name]]
     for name, digits in zip(COSTS, (1, 0), strict=True):
@@ -90,7 +107,7 @@ def latex(shown: pd.DataFrame) -> str:
             text = text.replace(symbol, code)
         return text
 
-    lines = [r"\begin{tabular}{" + "l" * 3 + "r" * (len(shown.columns) - 3) + "}", r"\toprule"]
+    lines = [r"\begin{tabular}{" + "ll" + "r" * (len(shown.columns) - 2) + "}", r"\toprule"]
     lines.append(" & ".join(cell(str(c)) for c in shown.columns) + r" \\ \midrule")
     lines += [" & ".join(cell(str(value)) for value in row) + r" \\" for row in shown.itertuples(index=False)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
@@ -105,6 +122,7 @@ def write_table(table: pd.DataFrame, folder: Path, name: str) -> str:
     n = int(table["n"].iloc[0])
     note = (
         f"{n} prompts a cell; ± standard error over prompts; _r: against real pictures, _b: base-size samples;\n"
+        "*: the best at its resolution, or not told apart from it (paired difference within two standard errors);\n"
         "pFID: of native-resolution crops (detail only, blind to composition);\n"
         "repetition: copies of the object beyond one; object, colour: pictures that show what was asked for;\n"
         "U-Net evals: guidance pairs an image, in units of the training size."

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eval.uncertainty import Estimate
 from experiments import run as run_module
 from experiments.config import CONF, build_cell, compose_config
 from experiments.manifest import read_records
 from experiments.run import draw_cell, run_cell, single
-from experiments.table import collect, require_same_protocol
+from experiments.table import among_the_best, collect, require_same_protocol
 from experiments.table1 import reproduce
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,6 +191,16 @@ def test_the_whole_table(tiny, tmp_path, capsys):
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/images/*")}
     reproduce(tiny)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/images/*")} == stamps
+
+
+def test_the_best_and_what_cannot_be_told_apart_from_it_are_marked():
+    """Paired: the second moves with the first and is surely worse, the third is worse by less than its noise."""
+    groups = (1,) * 5
+    best = Estimate(1.0, (0.8, 0.9, 1.0, 1.1, 1.2), groups)
+    surely = Estimate(1.5, tuple(v + 0.5 for v in best.without), groups)
+    maybe = Estimate(1.1, (1.3, 1.2, 1.1, 1.0, 0.9), groups)
+    assert among_the_best({7: surely, 8: best, 9: maybe}) == [8, 9]
+    assert among_the_best({}) == []
 
 
 def test_a_table_never_mixes_protocols(tiny):
