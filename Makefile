@@ -26,7 +26,7 @@ OVERRIDES = model=$(MODEL) \
 
 SMOKE_DIR ?= /tmp/scalecrafter-smoke
 
-.PHONY: help setup test test-slow lint format type reproduce-table reproduce-table-full gallery train-scenes smoke clean
+.PHONY: help setup test test-slow lint format type reproduce-table reproduce-table-full ablations gallery train-scenes smoke clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,10 +66,14 @@ type: $(STAMP) ## Check types
 	$(PY) -m mypy
 
 reproduce-table: $(STAMP) ## Generate, score and print the main table (resumes; MODEL=scenes by default)
-	$(PY) -m experiments.table1 $(strip $(OVERRIDES))
+	$(PY) -m experiments.reproduce $(strip $(OVERRIDES))
 
 reproduce-table-full: OVERRIDES += experiment=table1 experiment.skip=null
 reproduce-table-full: reproduce-table ## The same with the cells that take longest
+
+ablations: $(STAMP) ## Dilation radius, timestep cutoff, dispersion and noise damping, each a table and a plot
+	@for name in dilation tau dispersion guidance; do \
+		$(PY) -m experiments.reproduce experiment=ablate_$$name $(strip $(OVERRIDES)) || exit 1; done
 
 gallery: $(STAMP) ## Draw the gallery picture from finished runs
 	$(PY) -m experiments.plots

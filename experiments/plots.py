@@ -1,12 +1,13 @@
 """Pictures of results: the table as PNG, and galleries of prompts x methods with the same seeds.
 
-`python -m experiments.plots [overrides]` redraws the galleries of a finished table.
+`python -m experiments.plots [overrides]` redraws those of a finished experiment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 from experiments.config import Cell, command
 from experiments.manifest import read_records
+from experiments.table import SCORES
 
 GALLERY_PROMPTS = 6
 
@@ -70,13 +72,36 @@ def write_gallery(columns: Sequence[tuple[str, Cell]], path: Path, prompts: int 
     plt.close(figure)
 
 
-def galleries(overrides: Sequence[str]) -> None:
-    from experiments.table1 import table_cells, write_galleries
+def plot_ablation(table: pd.DataFrame, plot: dict[str, Any], path: Path) -> list[Path]:
+    """Each score of ``plot.y`` against the numbers in the variants, one line for each resolution, with two standard
+    errors; PNG and PDF.
+    """
+    numbers = table["variant"].str.extract(r"(-?[0-9.]+)$")[0].astype(float)
+    figure, panels = plt.subplots(1, len(plot["y"]), figsize=(3.2 * len(plot["y"]), 2.6), squeeze=False)
+    for axes, name in zip(panels[0], plot["y"], strict=True):
+        for resolution, group in table.groupby("resolution", sort=False):
+            axes.errorbar(
+                numbers[group.index], group[name], 2 * group[f"{name}_se"], marker="o", capsize=2, label=resolution
+            )
+        axes.set_xlabel(plot["x"])
+        axes.set_ylabel(SCORES[name].removesuffix(" ↓"))
+        axes.grid(alpha=0.3)
+    panels[0][0].legend(frameon=False)
+    figure.tight_layout()
+    paths = [path.with_suffix(".png"), path.with_suffix(".pdf")]
+    for each in paths:
+        figure.savefig(each, dpi=180)
+    plt.close(figure)
+    return paths
 
-    cells, results = table_cells(overrides)
-    for path in write_galleries(cells, results):
+
+def redraw(overrides: Sequence[str]) -> None:
+    from experiments.reproduce import draw_pictures, read_experiment
+
+    experiment = read_experiment(overrides)
+    for path in draw_pictures(experiment, experiment.rows()):
         print(path)
 
 
 if __name__ == "__main__":
-    command(galleries)
+    command(redraw)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     """metrics.json of a run folder; ValueError if it was not scored yet."""
     path = folder / "metrics.json"
     if not path.is_file():
-        raise ValueError(f"{folder} has no metrics.json: run the cell first (python -m experiments.table1)")
+        raise ValueError(f"{folder} has no metrics.json: run the cell first (python -m experiments.reproduce)")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -49,20 +50,30 @@ def require_same_protocol(rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
                 )
 
 
-def collect(cells: Sequence[Cell]) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Row:
+    """A cell in a table, with what sets it apart beside method and resolution."""
+
+    cell: Cell
+    variant: str = ""
+
+    @property
+    def size(self) -> str:
+        return f"{self.cell.height}x{self.cell.width}"
+
+
+def collect(cells: Sequence[Row]) -> pd.DataFrame:
     """One row for each cell, from its metrics.json."""
-    metrics = [(str(cell.folder), read_metrics(cell.folder)) for cell in cells]
+    metrics = [(str(row.cell.folder), read_metrics(row.cell.folder)) for row in cells]
     require_same_protocol(metrics)
     rows = []
-    for cell, (_, scores) in zip(cells, metrics, strict=True):
-        values = {k: scores.get(k) for name in SCORES for k in (name, f"{name}_se")}
-        row: dict[str, Any] = {
-            "model": cell.model.name,
-            "resolution": cell.resolution,
-            "size": f"{cell.height}x{cell.width}",
-        }
-        row |= {"method": cell.method_name, "n": scores["n"], **values, **{k: scores.get(k) for k in SHARES}}
-        rows.append(row | {k: scores.get(k) for k in COSTS} | {"run": cell.folder.name})
+    for row, (_, scores) in zip(cells, metrics, strict=True):
+        cell = row.cell
+        values: dict[str, Any] = {"model": cell.model.name, "resolution": cell.resolution, "size": row.size}
+        values |= {"method": cell.method_name, "variant": row.variant, "n": scores["n"]}
+        values |= {k: scores.get(k) for name in SCORES for k in (name, f"{name}_se")}
+        values |= {k: scores.get(k) for k in (*SHARES, *COSTS)}
+        rows.append(values | {"run": cell.folder.name})
     table = pd.DataFrame(rows)
     for name in SCORES:
         table[f"{name}_best"] = False
@@ -84,6 +95,8 @@ def among_the_best(scores: dict[int, Estimate]) -> list[int]:
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The table as shown: score ± standard error, a star at the best, shares in percent."""
     shown = pd.DataFrame({"resolution": table["resolution"] + " " + table["size"], "method": table["method"]})
+    if table["variant"].any():
+        shown["variant"] = table["variant"]
     for name, title in SCORES.items():
         digits = 3 if name.startswith("kid") else 2
         if table[name].isna().all():
@@ -107,7 +120,8 @@ def latex(shown: pd.DataFrame) -> str:
             text = text.replace(symbol, code)
         return text
 
-    lines = [r"\begin{tabular}{" + "ll" + "r" * (len(shown.columns) - 2) + "}", r"\toprule"]
+    labels = 3 if "variant" in shown else 2
+    lines = [r"\begin{tabular}{" + "l" * labels + "r" * (len(shown.columns) - labels) + "}", r"\toprule"]
     lines.append(" & ".join(cell(str(c)) for c in shown.columns) + r" \\ \midrule")
     lines += [" & ".join(cell(str(value)) for value in row) + r" \\" for row in shown.itertuples(index=False)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -105,17 +105,21 @@ class UNetMethod:
 class ScaleCrafter(UNetMethod):
     """The method with ``settings`` ("auto", a name, a path or `Settings`).
 
-    ``changes`` replaces fields of the settings, for ablations; a None in it changes nothing.
+    For ablations: ``changes`` replaces fields of the settings (a None in it changes nothing), and ``radius`` is then
+    the factor of every layer that they dilate.
     """
 
     settings: str | Settings = "auto"
     changes: Mapping[str, Any] = field(default_factory=dict)
+    radius: float | None = None
 
     def resolve(self, pipe: Any, height: int, width: int) -> Settings:
         """The settings that `enable` will use at this size."""
         found = resolve_settings(self.settings, pipe, height, width)
         given = {name: value for name, value in self.changes.items() if value is not None}
-        return Settings.from_mapping(found.to_dict() | given) if given else found
+        if given:
+            found = Settings.from_mapping(found.to_dict() | given)
+        return found if self.radius is None else replace(found, dilation=dict.fromkeys(found.dilation, self.radius))
 
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
         with self.enable(pipe, height=height, width=width) as handle:

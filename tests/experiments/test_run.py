@@ -17,9 +17,9 @@ from eval.uncertainty import Estimate
 from experiments import run as run_module
 from experiments.config import CONF, build_cell, compose_config
 from experiments.manifest import read_records
+from experiments.reproduce import override, read_experiment, reproduce
 from experiments.run import draw_cell, run_cell, single
-from experiments.table import among_the_best, collect, require_same_protocol
-from experiments.table1 import reproduce
+from experiments.table import Row, among_the_best, collect, require_same_protocol
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -208,7 +208,7 @@ def test_a_table_never_mixes_protocols(tiny):
     run_cell(few)
     run_cell(many)
     with pytest.raises(ValueError, match="cannot share a table: n is 4 and 5"):
-        collect([cell_of(few), cell_of(many)])
+        collect([Row(cell_of(few)), Row(cell_of(many))])
     metrics = {"n": 3, "protocol": {"extractor": "a"}}
     other = {"n": 3, "protocol": {"extractor": "b"}}
     with pytest.raises(ValueError, match="one and two cannot share a table: extractor is a and b"):
@@ -267,10 +267,56 @@ def test_a_folder_of_another_run_is_left_alone(tiny):
     assert [path.name for path in cell.folder.iterdir()] == ["config.yaml"]
 
 
-@pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 @pytest.mark.parametrize("prompts", ["scenes", "file"])
 def test_every_experiment_composes(experiment, prompts, tmp_path):
     (tmp_path / "prompts.txt").write_text("a\nb\n")
     overrides = [f"experiment={experiment}", f"prompts={prompts}"]
     overrides += [f"prompts.path={tmp_path / 'prompts.txt'}"] if prompts == "file" else []
-    assert compose_config(overrides).experiment.name == experiment
+    read = read_experiment(overrides)
+    assert read.name == experiment
+    for line in read.lines:
+        compose_config(line)
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name != "table1"])
+def test_every_ablation_varies_what_it_says(tiny, experiment):
+    """Each cell has an identity of its own, on settings in which every part of the method is present."""
+    settings = "{mid_block: 2, up_blocks.0+s: 4}"
+    full = [f"scalecrafter.dilation={settings}", f"scalecrafter.noise_damped_dilation={settings}"]
+    full += ["scalecrafter.tau=50", "scalecrafter.dispersed=[mid_block]"]
+    rows = read_experiment([*tiny, *full, f"experiment={experiment}"]).rows()
+    assert len({row.cell.digest for row in rows}) == len(rows) == len({row.variant for row in rows}) == 6
+
+
+def test_an_ablation_writes_its_table_gallery_and_plot(tiny, tmp_path, capsys):
+    small = ["experiment=ablate_tau", "experiment.cells={resolution: [x4], scalecrafter.tau: [0, 50]}"]
+    reproduce([*tiny, *small])
+    printed = capsys.readouterr().out
+    assert "tau 0" in printed
+    assert "tau 50" in printed
+    for name in ("ablate_tau.csv", "ablate_tau_x4.png", "ablate_tau_plot.png", "ablate_tau_plot.pdf"):
+        assert (tmp_path / "results" / name).stat().st_size > 200
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(tiny, tmp_path, capsys, monkeypatch):
+    original = run_module.draw_batch
+
+    def fails_sometimes(cell, prompts):
+        if cell.method_name == "upscale":
+            raise ValueError("made to fail")
+        return original(cell, prompts)
+
+    monkeypatch.setattr(run_module, "draw_batch", fails_sometimes)
+    cells = "experiment.cells={resolution: [x4], method: [upscale, direct]}"
+    with pytest.raises(ValueError, match="1 of 2 cells failed, the others are complete: folder-upscale.*made to fail"):
+        reproduce([*tiny, cells])
+    assert "direct" in capsys.readouterr().out
+    assert len((tmp_path / "results/table1.csv").read_text().splitlines()) == 2
+
+
+def test_values_as_hydra_reads_them():
+    assert [override(value) for value in (None, True, 2, 1.5, "x4")] == ["null", "true", "2", "1.5", "x4"]

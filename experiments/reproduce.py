@@ -1,0 +1,107 @@
+"""`python -m experiments.reproduce [experiment=NAME] [overrides]`: all cells of an experiment, its table and pictures.
+
+An experiment is every combination of what `cells` lists, without what `skip` names. What is drawn and scored already
+is not done again; a cell that fails does not stop the others.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from experiments.config import build_cell, command, compose_config
+from experiments.plots import plot_ablation, write_gallery
+from experiments.run import run_cell
+from experiments.table import Row, collect, write_table
+from experiments.tracking import log_table
+
+GROUPS = ("resolution", "method")  # they name columns of their own; every other key is part of the variant
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A file of conf/experiment, read: one command line for each cell."""
+
+    name: str
+    lines: tuple[tuple[str, ...], ...]
+    variants: tuple[str, ...]
+    results: Path
+    plot: dict[str, Any] | None
+
+    def rows(self) -> list[Row]:
+        """Every cell with its variant; fails before anything is drawn if one does not fit."""
+        pairs = zip(self.lines, self.variants, strict=True)
+        return [Row(build_cell(compose_config(line)), variant) for line, variant in pairs]
+
+
+def read_experiment(overrides: Sequence[str]) -> Experiment:
+    """The experiment that the overrides name, table1 without one."""
+    if not any(override.startswith("experiment=") for override in overrides):
+        overrides = ["experiment=table1", *overrides]
+    config = compose_config(overrides)
+    options: dict[str, Any] = OmegaConf.to_container(config.experiment, resolve=True)  # type: ignore[assignment]
+    lines, variants = [], []
+    for values in itertools.product(*options["cells"].values()):
+        cell = dict(zip(options["cells"], values, strict=True))
+        if any(all(cell.get(key) == value for key, value in rule.items()) for rule in options.get("skip") or []):
+            continue
+        lines.append((*overrides, *(f"{key}={override(value)}" for key, value in cell.items())))
+        variants.append(", ".join(f"{key.split('.')[-1]} {v}" for key, v in cell.items() if key not in GROUPS))
+    return Experiment(options["name"], tuple(lines), tuple(variants), Path(config.paths.results), options.get("plot"))
+
+
+def override(value: Any) -> str:
+    """A value as Hydra reads it on a command line."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def write_galleries(experiment: Experiment, rows: Sequence[Row]) -> list[Path]:
+    """``gallery_<resolution>.png`` of the main table, ``<name>_<resolution>.png`` of an ablation."""
+    paths = []
+    for resolution in dict.fromkeys(row.cell.resolution for row in rows):
+        shown = [row for row in rows if row.cell.resolution == resolution]
+        columns = [(row.variant or f"{row.cell.method_name}\n{row.size}", row.cell) for row in shown]
+        stem = "gallery" if experiment.name.startswith("table") else experiment.name
+        paths.append(experiment.results / f"{stem}_{resolution}.png")
+        write_gallery(columns, paths[-1])
+    return paths
+
+
+def draw_pictures(experiment: Experiment, rows: Sequence[Row]) -> list[Path]:
+    """Galleries and, for an ablation, its plot."""
+    experiment.results.mkdir(parents=True, exist_ok=True)
+    paths = write_galleries(experiment, rows)
+    if experiment.plot:
+        paths += plot_ablation(collect(rows), experiment.plot, experiment.results / f"{experiment.name}_plot")
+    return paths
+
+
+def reproduce(overrides: Sequence[str]) -> None:
+    """Draw, score, tabulate."""
+    experiment = read_experiment(overrides)
+    rows, failed = experiment.rows(), []
+    for line, row in zip(experiment.lines, rows, strict=True):
+        try:
+            run_cell(line)
+        except (ValueError, OSError) as error:
+            failed.append((row, " ".join(str(error).split())))
+    done = [row for row in rows if row not in [bad for bad, _ in failed]]
+    if done:
+        table = collect(done)
+        print("\n" + write_table(table, experiment.results, experiment.name))
+        pictures = draw_pictures(experiment, done)
+        log_table(table, pictures, experiment.name, done[0].cell)
+        for path in [*sorted(experiment.results.glob(f"{experiment.name}.*")), *pictures]:
+            print(path)
+    if failed:
+        listed = "; ".join(f"{row.cell.folder.name}: {reason}" for row, reason in failed)
+        raise ValueError(f"{len(failed)} of {len(rows)} cells failed, the others are complete: {listed}")
+
+
+if __name__ == "__main__":
+    command(reproduce)
