@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -86,7 +86,7 @@ def build_cell(config: DictConfig) -> Cell:
     except OmegaConfBaseException as error:
         raise ValueError(" ".join(str(error).split())) from error
     model = load_model(values["model"]["name"], values["model"]["path"], values["model"]["dtype"])
-    method = instantiate(config.method.object, _convert_="all")
+    method = build_method(config)
     base_height, base_width = training_size(model.pipe)
     resolution = values["resolution"]
     height, width = (
@@ -121,6 +121,16 @@ def build_cell(config: DictConfig) -> Cell:
         logger=values["logger"],
         identity=identity,
     )
+
+
+def build_method(config: DictConfig) -> Method:
+    """The method with its options; ValueError with one line for an option that it refuses."""
+    try:
+        method: Method = instantiate(config.method.object, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        raise ValueError(f"method {config.method.name}: {' '.join(str(cause).split())}") from error
+    return method
 
 
 def whole(side: float, key: str) -> int:

@@ -231,13 +231,16 @@ def test_a_table_never_mixes_protocols(tiny):
         ("resolution.scale_width=2.1", "67.2 pixels"),
         ("resolution.scale_width=2.25", "divisible by 32.*nearest size is 64x64"),
         ("scalecrafter.settings=nope", "no settings 'nope'"),
+        ("method=syncdiffusion syncdiffusion.anchor=last", "method syncdiffusion: .*anchor is middle or first"),
+        ("method=multidiffusion multidiffusion.stride=9", "stride must be 1 to 8"),
+        ("method=upscale_sd upscale_sd.model=/nowhere", "no x4 upscaler at '/nowhere'"),
         ("scalecrafter.dilation={mid_blok: 2}", "mid_blok.*no 3x3 convolution"),
         ("model.dtype=float31", "must be auto"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_drawn(tiny, tmp_path, change, message):
     with pytest.raises((ValueError, OSError), match=message):
-        single([*tiny, change])
+        single([*tiny, *change.split(" ")] if change.startswith("method=") else [*tiny, change])
     assert not (tmp_path / "runs").exists()
 
 
