@@ -63,11 +63,7 @@ def write_gallery(columns: Sequence[tuple[str, Cell]], path: Path, prompts: int 
             axes.axis("off")
             if row == 0:
                 axes.set_title(title, fontsize=10)
-        grid[row][0].text(
-            0, 1.02, prompt.text, transform=grid[row][0].transAxes, fontsize=8, va="bottom"
-        ) if row else (
-            grid[row][0].text(0, -0.02, prompt.text, transform=grid[row][0].transAxes, fontsize=8, va="top")
-        )
+        grid[row][0].text(0, -0.03, prompt.text, transform=grid[row][0].transAxes, fontsize=8, va="top")
     figure.savefig(path, dpi=130, bbox_inches="tight", facecolor="white")
     plt.close(figure)
 

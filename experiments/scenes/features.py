@@ -61,7 +61,8 @@ class SceneFeatures:
 
     @torch.no_grad()
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.model(self.prepare(images)).numpy()
+        features: Tensor = self.model(self.prepare(images)) / self.model.scale
+        return features.numpy()
 
     @torch.no_grad()
     def predict(self, images: NDArray[np.uint8]) -> dict[str, list[str]]:

@@ -64,6 +64,13 @@ def stages(resolution: str) -> list[tuple[str, dict[str, Settings]]]:
                 "damped by the plain model, 20 steps": {"noise_damped_dilation": {}, "noise_damped_tau": 20},
             },
         ),
+        (
+            "window of the whole method",
+            {
+                "tau 40": {"tau": 40},
+                "tau 40, damped 40 steps": {"tau": 40, "noise_damped_tau": 40},
+            },
+        ),
     ]
 
 

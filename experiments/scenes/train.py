@@ -72,10 +72,10 @@ def train_all(work: Path, out: Path, keep_autoencoder: bool = False) -> dict[str
 
     pipe = assemble(vae, text_encoder, tokenizer, unet)
     pipe.to(dtype=torch.float16).save_pretrained(out)  # half on disk; loaded in the precision that the user asks for
-    save_file({k: v.half().contiguous() for k, v in classifier.state_dict().items()}, out / FILE)
     pipe.to(dtype=torch.float32)
     wanted, images = sample_base(pipe, SAMPLES, SAMPLE_SEED)
     report = measure_autoencoder(vae, work) | measure_classifier(classifier, work)
+    save_file({k: v.half().contiguous() for k, v in classifier.state_dict().items()}, out / FILE)
     found = SceneFeatures(out).predict(images)
     for factor in ("object", "colour", "background"):
         hits = [seen == getattr(scene, factor) for seen, scene in zip(found[factor], wanted, strict=True)]

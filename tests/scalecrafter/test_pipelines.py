@@ -113,7 +113,7 @@ def acts(pipe, settings=FULL, kind="text", size=(64, 64), **options):
 
 @pytest.mark.parametrize("name", [name for name in available_settings() if not name.startswith("scenes")])
 def test_every_shipped_setting_draws(folders, name):
-    family, resolution = name.split("_", 1)
+    family, resolution = name.removesuffix("_disperse").split("_", 1)
     acts(load(folders, family), name, size=SIZES[resolution])
 
 

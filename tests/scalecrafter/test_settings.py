@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -56,6 +57,14 @@ def test_the_papers_values_for_the_largest_sizes(name, count, damped_count, tau,
     assert (len(settings.dilation), len(settings.noise_damped_dilation)) == (count, damped_count)
     assert (settings.tau, settings.noise_damped_tau, settings.progressive) == (tau, damped_tau, True)
     assert set(settings.dilation.values()) <= {2, 3, 4}
+
+
+@pytest.mark.parametrize(("family", "count"), [("sd15", 23), ("sd21", 23), ("sdxl", 15)])
+def test_the_dispersed_variants_are_the_plain_ones_with_the_released_layers_dispersed(family, count):
+    plain, dispersed = load_settings(f"{family}_x16"), load_settings(f"{family}_x16_disperse")
+    assert len(dispersed.dispersed) == count
+    assert dispersed.dispersed_tau == dispersed.tau
+    assert replace(dispersed, dispersed=(), dispersed_tau=0) == plain
 
 
 def test_groups_expand_to_full_names():
