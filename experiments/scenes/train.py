@@ -72,6 +72,9 @@ def train_all(work: Path, out: Path, keep_autoencoder: bool = False) -> dict[str
 
     pipe = assemble(vae, text_encoder, tokenizer, unet)
     pipe.to(dtype=torch.float16).save_pretrained(out)  # half on disk; loaded in the precision that the user asks for
+    # transformers loads what the configuration names, diffusers float32: a plain load has to give one precision.
+    config = out / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     pipe.to(dtype=torch.float32)
     wanted, images = sample_base(pipe, SAMPLES, SAMPLE_SEED)
     report = measure_autoencoder(vae, work) | measure_classifier(classifier, work)

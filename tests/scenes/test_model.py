@@ -36,6 +36,12 @@ def test_it_loads_with_plain_diffusers_and_is_recognised(scenes_pipe):
     assert scenes_pipe.scheduler.config.prediction_type == "epsilon"
 
 
+def test_a_plainly_loaded_pipeline_draws(scenes_pipe):
+    """All its parts have one precision, whatever the libraries load by default."""
+    assert {part.dtype for part in (scenes_pipe.unet, scenes_pipe.vae, scenes_pipe.text_encoder)} == {torch.float32}
+    assert scenes_pipe("a red car on a beach", num_inference_steps=1).images[0].size == (64, 64)
+
+
 def test_the_layer_tables_of_stable_diffusion_apply(scenes_pipe):
     assert len(find_convolutions(scenes_pipe.unet, load_settings("sd15_x4").dilation)) == 39
 
