@@ -17,6 +17,7 @@ from torch import Tensor
 
 from baselines.multidiffusion import Forward, MultiDiffusion, as_output, check_affine, check_inputs, replaced_forward
 from baselines.windows import Windows
+from scalecrafter.schedule import timestep_value
 
 # (pictures (N, 3, H, W) in [-1, 1], others of that shape) -> distance (N,), differentiable.
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -154,8 +155,7 @@ class SyncDiffusion(MultiDiffusion):
 
 def step_index(scheduler: Any, timestep: Any) -> int:
     """Index of the sampling step with this timestep."""
-    value = timestep.flatten()[0].item() if isinstance(timestep, Tensor) else timestep
-    return int((scheduler.timesteps == value).nonzero()[0].item())
+    return int((scheduler.timesteps == timestep_value(timestep)).nonzero()[0].item())
 
 
 def clean_picture(pipe: Any, pair: Tensor, prediction: Tensor, timestep: Any) -> Tensor:
@@ -163,8 +163,7 @@ def clean_picture(pipe: Any, pair: Tensor, prediction: Tensor, timestep: Any) ->
     if getattr(pipe, "do_classifier_free_guidance", False):
         uncond, cond = prediction.chunk(2)
         prediction, pair = uncond + pipe.guidance_scale * (cond - uncond), pair.chunk(2)[0]
-    value = timestep.flatten()[0].item() if isinstance(timestep, Tensor) else timestep
-    alpha = pipe.scheduler.alphas_cumprod[int(value)].to(pair)
+    alpha = pipe.scheduler.alphas_cumprod[int(timestep_value(timestep))].to(pair)
     kind = pipe.scheduler.config.prediction_type
     if kind == "epsilon":
         clean = (pair - (1 - alpha).sqrt() * prediction) / alpha.sqrt()

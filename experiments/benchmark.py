@@ -204,9 +204,9 @@ def requests(pipe: Any, resolutions: Sequence[str], batch: int, steps: int) -> d
 
 def run_benchmark(model: LoadedModel, arguments: argparse.Namespace) -> list[Result]:
     asked = requests(model.pipe, arguments.resolutions, arguments.batch, arguments.steps)
-    todo = [(row, name, *item) for item in asked.items() for row in ROWS for name in row.measures]
+    measurements = [(row, name, *item) for item in asked.items() for row in ROWS for name in row.measures]
     results = []
-    for row, name, resolution, request in tqdm(todo, desc="benchmark", unit="row"):
+    for row, name, resolution, request in tqdm(measurements, desc="benchmark", unit="row"):
         pairs = arguments.sampling_pairs if name == "sampling" else arguments.pairs
         values = measure_pairs(model.pipe, row, MEASURES[name], request, pairs)
         results.append(summarize(row, resolution, name, request, values))

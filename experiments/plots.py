@@ -19,7 +19,7 @@ from PIL import Image
 
 from experiments.config import Cell, command
 from experiments.manifest import read_records
-from experiments.table import SCORES
+from experiments.table import SCORES, collect
 
 GALLERY_PROMPTS = 6
 
@@ -95,7 +95,8 @@ def redraw(overrides: Sequence[str]) -> None:
     from experiments.reproduce import draw_pictures, read_experiment
 
     experiment = read_experiment(overrides)
-    for path in draw_pictures(experiment, experiment.rows()):
+    rows = experiment.rows()
+    for path in draw_pictures(experiment, rows, collect(rows)):
         print(path)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from omegaconf import OmegaConf
 
 from experiments.config import build_cell, command, compose_config
@@ -72,35 +73,36 @@ def write_galleries(experiment: Experiment, rows: Sequence[Row]) -> list[Path]:
     return paths
 
 
-def draw_pictures(experiment: Experiment, rows: Sequence[Row]) -> list[Path]:
-    """Galleries and, for an ablation, its plot."""
+def draw_pictures(experiment: Experiment, rows: Sequence[Row], table: pd.DataFrame) -> list[Path]:
+    """Galleries and, for an ablation, the plot of its table."""
     experiment.results.mkdir(parents=True, exist_ok=True)
     paths = write_galleries(experiment, rows)
     if experiment.plot:
-        paths += plot_ablation(collect(rows), experiment.plot, experiment.results / f"{experiment.name}_plot")
+        paths += plot_ablation(table, experiment.plot, experiment.results / f"{experiment.name}_plot")
     return paths
 
 
 def reproduce(overrides: Sequence[str]) -> None:
     """Draw, score, tabulate."""
     experiment = read_experiment(overrides)
-    rows, failed = experiment.rows(), []
+    rows = experiment.rows()
+    done, failed = [], []
     for line, row in zip(experiment.lines, rows, strict=True):
         try:
             run_cell(line)
         except (ValueError, OSError) as error:
-            failed.append((row, " ".join(str(error).split())))
-    done = [row for row in rows if row not in [bad for bad, _ in failed]]
+            failed.append(f"{row.cell.folder.name}: {' '.join(str(error).split())}")
+        else:
+            done.append(row)
     if done:
         table = collect(done)
         print("\n" + write_table(table, experiment.results, experiment.name))
-        pictures = draw_pictures(experiment, done)
+        pictures = draw_pictures(experiment, done, table)
         log_table(table, pictures, experiment.name, done[0].cell)
         for path in [*sorted(experiment.results.glob(f"{experiment.name}.*")), *pictures]:
             print(path)
     if failed:
-        listed = "; ".join(f"{row.cell.folder.name}: {reason}" for row, reason in failed)
-        raise ValueError(f"{len(failed)} of {len(rows)} cells failed, the others are complete: {listed}")
+        raise ValueError(f"{len(failed)} of {len(rows)} cells failed, the others are complete: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from eval.crops import Crops
 from eval.features import FeatureExtractor, images_to_features
 from eval.images import load_image
 from eval.score import as_metrics, score_features
@@ -52,25 +51,30 @@ def check_scorable(cell: Cell) -> None:
     SceneFeatures()
 
 
-def reference_features(cell: Cell, extractor: FeatureExtractor, crops: Crops | None = None) -> NDArray[np.float32]:
-    """Features of scenes rendered at the target size, or of their crops, cached beside the runs."""
-    count, seed = cell.metrics.reference_count, cell.metrics.reference_seed
+def reference_features(cell: Cell, extractor: FeatureExtractor) -> dict[str, NDArray[np.float32]]:
+    """Features of scenes rendered at the target size ("whole") and of their crops ("crops", none without), cached
+    beside the runs.
+    """
+    count, seed, crops = cell.metrics.reference_count, cell.metrics.reference_seed, cell.metrics.crops
     scenes = sample_scenes(count, seed)
     key = hashlib.sha256(repr((scenes, cell.height, cell.width, crops, extractor.digest)).encode()).hexdigest()[:16]
-    path = cell.runs / ".cache" / f"reference-{cell.height}x{cell.width}-{key}.npy"
+    path = cell.runs / ".cache" / f"reference-{cell.height}x{cell.width}-{key}.npz"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         draw = partial(render, height=cell.height, width=cell.width)
-        kind = "real crops" if crops else "real pictures"
+        whole, cropped = [], [np.empty((0, extractor.dim), np.float32)]
         with ProcessPoolExecutor() as pool:
             pictures = pool.map(draw, scenes, chunksize=16)
-            bar = tqdm(pictures, total=count, desc=f"{kind} {cell.height}x{cell.width}", unit="img")
-            parts = (crops.cut(p, f"real-{i}") if crops else p[None] for i, p in enumerate(bar))
-            features = np.concatenate([extractor(part) for part in parts])
-        temporary = path.with_suffix(".tmp.npy")
-        np.save(temporary, features)
+            label = f"real pictures {cell.height}x{cell.width}"
+            for index, picture in enumerate(tqdm(pictures, total=count, desc=label, unit="img")):
+                whole.append(extractor(picture[None]))
+                if crops:
+                    cropped.append(extractor(crops.cut(picture, f"real-{index}")))
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, whole=np.concatenate(whole), crops=np.concatenate(cropped))
         temporary.replace(path)
-    return np.load(path)
+    with np.load(path) as stored:
+        return dict(stored)
 
 
 def picture_paths(cell: Cell, folder: Path) -> list[Path]:
@@ -83,10 +87,8 @@ def look_at(cell: Cell, paths: list[Path], extractor: SceneFeatures) -> dict[str
     """What the classifier sees: the share of pictures with the prompted object and colour, and how many copies of the
     object a picture holds beyond one.
     """
-    images = [load_image(path)[None] for path in paths]
-    seen = [extractor.predict(image) for image in images]
-    beyond = np.concatenate([extractor.copies(image) for image in images]) - 1
-    scores = as_metrics({"repetition": estimate_mean(beyond)})
+    seen, copies = zip(*(extractor.judge(load_image(path)[None]) for path in paths), strict=True)
+    scores = as_metrics({"repetition": estimate_mean(np.concatenate(copies) - 1)})
     for factor in FACTORS:
         hits = [s[factor][0] == getattr(p.scene, factor) for s, p in zip(seen, cell.prompts, strict=True) if p.scene]
         if hits:
@@ -110,11 +112,12 @@ def score_cell(cell: Cell, base_folder: Path) -> dict[str, Any]:
     paths = picture_paths(cell, cell.folder)
     features = cached(paths, cache_dir=cell.folder / "features")
     scores: dict[str, Any] = {"n": len(features)}
-    scores |= score_features(features, reference_features(cell, extractor), "r")
+    reference = reference_features(cell, extractor)
+    scores |= score_features(features, reference["whole"], "r")
     crops = cell.metrics.crops
     if crops:
         cropped = cached(paths, cache_dir=cell.folder / "features", crops=crops)
-        scores |= score_features(cropped, reference_features(cell, extractor, crops), "r", crops=crops.count)
+        scores |= score_features(cropped, reference["crops"], "r", crops=crops.count)
     if base_folder != cell.folder:
         base = cached(picture_paths(cell, base_folder), cache_dir=base_folder / "features")
         scores |= score_features(features, base, "b")

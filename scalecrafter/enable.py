@@ -24,7 +24,7 @@ from scalecrafter.freeu import freeu_hook, freeu_plan
 from scalecrafter.guidance import check_damping_possible, check_guidance, noise_damped
 from scalecrafter.pipeline import check_size, check_unet
 from scalecrafter.redilate import Factor, per_axis, redilated_conv2d
-from scalecrafter.schedule import factors_at, reference_step
+from scalecrafter.schedule import factors_at, reference_step, timestep_value
 from scalecrafter.settings import Settings, resolve_settings
 
 _enabled: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -43,7 +43,7 @@ class Handle:
         # What the call under way does: the factor of each dilated layer, and which layers are dispersed.
         self._factors: dict[str, Factor] = {}
         self._dispersed: frozenset[str] = frozenset()
-        self._base_pass = False
+        self._step, self._base_pass = 0, False
         # With each convolution, what it had of its own before (another tool's patch), or None.
         self._patched: list[tuple[nn.Conv2d, Any]] = []
         self._hooks = [self._unet.register_forward_pre_hook(self._before_call, with_kwargs=True)]
@@ -57,14 +57,10 @@ class Handle:
         _enabled.add(self._unet)
         self._active = True
 
-    def _step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-        timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
-        if isinstance(timestep, Tensor):
-            timestep = timestep.flatten()[0].item()
-        return reference_step(timestep, self._train_timesteps)
-
     def _before_call(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        step, settings = self._step(args, kwargs), self.settings
+        timestep = timestep_value(kwargs["timestep"] if "timestep" in kwargs else args[1])
+        step, settings = reference_step(timestep, self._train_timesteps), self.settings
+        self._step = step
         if self._base_pass:
             table, tau = settings.noise_damped_dilation, settings.noise_damped_tau
         else:
@@ -80,7 +76,7 @@ class Handle:
             raise ValueError(
                 "the U-Net returned NaN or infinity in half precision: load the pipeline in bfloat16 or float32"
             )
-        if self._base_pass or self._step(args, kwargs) >= self.settings.noise_damped_tau:
+        if self._base_pass or self._step >= self.settings.noise_damped_tau:
             return None
         self._base_pass = True
         try:

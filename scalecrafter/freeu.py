@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import fourier_filter
 from torch import Tensor, nn
 
 FORMS = ("diffusers", "scalecrafter")
@@ -59,6 +58,7 @@ def freeu_plan(unet: Any, freeu: FreeU) -> list[tuple[nn.Module, int, float, flo
 
 def freeu_hook(below: int, b: float, s: float) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
     """Pre-forward hook of a resnet whose input is [backbone (``below`` channels), skip]."""
+    from diffusers.utils.torch_utils import fourier_filter
 
     def hook(resnet: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         x: Tensor = args[0]

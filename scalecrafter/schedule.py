@@ -9,9 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from scalecrafter.redilate import Factor, per_axis
 
 REFERENCE_STEPS = 50
+
+
+def timestep_value(timestep: Tensor | float) -> float:
+    """The number in what a U-Net is called with: a number, or a tensor of one value for the whole batch."""
+    return timestep.flatten()[0].item() if isinstance(timestep, Tensor) else timestep
 
 
 def reference_step(t: float, train_timesteps: int = 1000) -> int:

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
-    DDIMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from experiments.scenes.model import build_scheduler
 
 MAX_TOKENS = 12
 # Width of the text embedding, by which "auto" knows a family; "tiny" is none of them and the fastest.
@@ -90,18 +91,6 @@ def tiny_vae() -> AutoencoderKL:
     )
 
 
-def ddim_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule."""
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-
-
 def tiny_pipeline(folder: Path, family: str = "tiny") -> StableDiffusionPipeline:
     """A StableDiffusionPipeline whose training size is 32x32 pixels (latents 8x8, autoencoder factor 4).
 
@@ -116,7 +105,7 @@ def tiny_pipeline(folder: Path, family: str = "tiny") -> StableDiffusionPipeline
         text_encoder=CLIPTextModel(tiny_text_config(tokenizer, TEXT_WIDTH[family])).eval(),
         tokenizer=tokenizer,
         unet=tiny_unet(TEXT_WIDTH[family]).eval(),
-        scheduler=ddim_scheduler(),
+        scheduler=build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -135,6 +124,6 @@ def tiny_sdxl_pipeline(folder: Path) -> StableDiffusionXLPipeline:
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=tiny_sdxl_unet().eval(),
-        scheduler=ddim_scheduler(),
+        scheduler=build_scheduler(),
         add_watermarker=False,
     )

@@ -65,16 +65,21 @@ class SceneFeatures:
         return features.numpy()
 
     @torch.no_grad()
-    def predict(self, images: NDArray[np.uint8]) -> dict[str, list[str]]:
-        """The most likely value of each factor (object, colour, background) for each picture."""
+    def judge(self, images: NDArray[np.uint8]) -> tuple[dict[str, list[str]], NDArray[np.float32]]:
+        """What the classifier sees in each picture: the most likely value of each factor (object, colour, background),
+        and (N,) how many copies of its object it holds, at least 1; trained up to 16.
+        """
         logits = self.model.classify(self.prepare(images))
-        return {name: [values[i] for i in logits[name].argmax(1).tolist()] for name, values in FACTORS.items()}
+        copies = logits["copies"].squeeze(1).exp2().clamp(min=1).numpy()
+        return {name: [values[i] for i in logits[name].argmax(1).tolist()] for name, values in FACTORS.items()}, copies
 
-    @torch.no_grad()
+    def predict(self, images: NDArray[np.uint8]) -> dict[str, list[str]]:
+        """The factors of `judge`."""
+        return self.judge(images)[0]
+
     def copies(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(N,) estimate of how many copies of its object each picture holds, at least 1; trained up to 16."""
-        logarithm = self.model.classify(self.prepare(images))["copies"].squeeze(1)
-        return logarithm.exp2().clamp(min=1).numpy()
+        """The copies of `judge`."""
+        return self.judge(images)[1]
 
 
 class SceneDistance:

@@ -9,8 +9,9 @@ from transformers import CLIPTextModel
 
 from baselines.direct import Direct
 from baselines.upscale import Upscale, UpscaleSD, base_size
+from experiments.scenes.model import build_scheduler
 from scalecrafter import Request, Sampler
-from tests.tiny import ddim_scheduler, tiny_text_config, tiny_tokenizer, tiny_vae
+from tests.tiny import tiny_text_config, tiny_tokenizer, tiny_vae
 
 
 def request(height, width):
@@ -56,7 +57,7 @@ def upscaler(tmp_path):
         tokenizer=tokenizer,
         unet=unet,
         low_res_scheduler=DDPMScheduler(),
-        scheduler=ddim_scheduler(),
+        scheduler=build_scheduler(),
         max_noise_level=350,
     )
     pipe.save_pretrained(tmp_path / "upscaler")
