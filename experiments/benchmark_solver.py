@@ -1,5 +1,5 @@
-"""`python -m experiments.benchmark_solver`: seconds for a Fréchet distance from statistics, ours and the libraries', as
-ratios in one run.
+"""`python -m experiments.benchmark_solver`: seconds for a Fréchet distance from statistics, ours and the libraries'
+as ratios in one run.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--scenes", type=int, default=512, metavar="N", help="how many for --reference scenes (default: 512)")
     add("--cache", type=Path, default=Path("runs/.cache/features"), metavar="DIR")
     add("--save-reference", type=Path, metavar="FILE", help="keep the reference's features with their protocol (.npz)")
-    add("--out", type=Path, metavar="FILE", help="write the scores there, too")
+    add("--out", type=Path, metavar="FILE", help="write the scores there, with what paired differences are made of")
     return parser
 
 
@@ -91,10 +91,9 @@ def score_folders(arguments: Sequence[str]) -> None:
         "images": str(options.images),
         "reference": {key: reference.protocol[key] for key in ("source", "n", "left_out", "cut")},
     }
-    text = json.dumps(scores, indent=2)
     if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
-    print(text)
+        options.out.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps({key: value for key, value in scores.items() if not key.endswith("_jackknife")}, indent=2))
 
 
 def difference(scores: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from baselines.direct import Direct
-from experiments import benchmark
+from experiments import benchmark, benchmark_solver
 from experiments.benchmark import MEASURES, ROWS, Measure, Row, main, measure_pairs, unet_memory
 from scalecrafter import Request, Sampler
 
