@@ -1,5 +1,6 @@
-"""`python -m experiments.benchmark_solver`: seconds for a Fréchet distance from statistics, ours and the libraries'
-as ratios in one run.
+"""`python -m experiments.benchmark_solver`: seconds for a Fréchet distance from statistics, ours and the libraries'.
+
+Ratios are of one run; each time is the shortest of some repeats.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.feature_spaces import ReferenceSource
-from experiments.models import LoadedModel, load_model
+from experiments.models import LoadedModel, ModelSource, load_model
 from experiments.prompts import Prompt, load_prompts, prompts_identity
 from scalecrafter.method import Method, Sampler
 from scalecrafter.pipeline import training_size
@@ -99,7 +99,7 @@ def build_cell(config: DictConfig) -> Cell:
         values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise ValueError(" ".join(str(error).split())) from error
-    model = load_model(values["model"]["name"], values["model"]["path"], values["model"]["dtype"])
+    model = load_model(model_source(values["model"]))
     method = build_method(config)
     base_height, base_width = training_size(model.pipe)
     resolution = values["resolution"]
@@ -110,6 +110,8 @@ def build_cell(config: DictConfig) -> Cell:
     sampler = Sampler(**values["sampler"])
     identity = {
         "model": {"name": model.name, "sha256": model.digest, "dtype": model.dtype},
+        **({"scheduler": model.source.scheduler} if model.source.scheduler else {}),
+        **({"tiled_decoding": True} if model.tiles(height, width) else {}),
         "method": {"name": values["method"]["name"], **method.describe(model.pipe, height, width)},
         "size": [height, width],
         "sampler": {"steps": sampler.steps, "guidance_scale": sampler.guidance_scale, "eta": sampler.eta},
@@ -132,6 +134,11 @@ def build_cell(config: DictConfig) -> Cell:
         logger=values["logger"],
         identity=identity,
     )
+
+
+def model_source(values: dict[str, Any]) -> ModelSource:
+    """The `model` node of the configuration, without what it holds for methods and samplers."""
+    return ModelSource(**{field.name: values[field.name] for field in fields(ModelSource) if field.name in values})
 
 
 def build_method(config: DictConfig) -> Method:

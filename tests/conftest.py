@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import tiny_pipeline
+from tests.tiny import tiny_pipeline, tiny_sdxl_pipeline
 
 
 @pytest.fixture
@@ -16,12 +16,16 @@ def pipe(tmp_path):
 
 @pytest.fixture(scope="session")
 def save_pipeline(tmp_path_factory):
-    """save_pipeline(family) -> folder of a tiny StableDiffusionPipeline of that family; not to be changed."""
+    """save_pipeline(family) -> folder of a tiny pipeline of that family; not to be changed."""
 
     @cache
     def save(family: str) -> Path:
         folder = tmp_path_factory.mktemp(family)
-        tiny_pipeline(folder / "tokenizer_source", family).save_pretrained(folder / "pipeline")
+        if family == "sdxl":
+            made = tiny_sdxl_pipeline(folder / "tokenizer_source")
+        else:
+            made = tiny_pipeline(folder / "tokenizer_source", family)
+        made.save_pretrained(folder / "pipeline")
         return folder / "pipeline"
 
     return save
