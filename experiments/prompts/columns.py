@@ -43,6 +43,8 @@ def find_columns(schema: pa.Schema, caption_column: str | None, source: Path) ->
             f"{source} has {missing}: its columns are {', '.join(schema.names)}; name one with --caption-column"
         )
     for ours, name in found.items():
+        if schema.names.count(name) > 1:
+            raise ValueError(f"{source} has {schema.names.count(name)} columns named {name}: rename all but one")
         kind = schema.field(name).type
         if not (is_text(kind) or types.is_null(kind) or (ours not in TEXTS and is_number(kind))):
             raise ValueError(f"{source}: column {name} holds {kind}, not {'text' if ours in TEXTS else 'numbers'}")

@@ -24,7 +24,7 @@ def read_denylist(path: Path) -> Denylist:
     if not path.is_file():
         raise FileNotFoundError(f"no denylist at {path}")
     ids, urls = set(), set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         entry = line.strip()
         if HASH.fullmatch(entry.lower()):
             ids.add(entry.lower()[:16])  # an id is the beginning of the hash

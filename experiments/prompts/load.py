@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.scenes.render import Scene, sample_scenes
+
+FILE_NAME = re.compile(r"[A-Za-z0-9_-]+")  # an id names a picture
 
 
 @dataclass(frozen=True)
@@ -40,18 +43,26 @@ def load_prompts(source: dict[str, Any]) -> list[Prompt]:
 def read_manifest(path: Path, limit: int | None) -> list[Prompt]:
     """The first ``limit`` prompts of a manifest; ValueError for a broken line, a repeated id, or too few lines."""
     prompts: dict[str, Prompt] = {}
-    for number, line in enumerate(manifest_bytes(path).decode("utf-8").splitlines()[:limit], start=1):
-        try:
-            row = json.loads(line)
-            prompt = Prompt(row["id"], row["prompt"])
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
-            raise ValueError(f"line {number} of {path} has no id and prompt: build the manifest again") from error
+    for number, line in enumerate(manifest_bytes(path).splitlines()[:limit], start=1):
+        prompt = parse_prompt(line)
+        if prompt is None:
+            raise ValueError(f"line {number} of {path} has no id (letters, digits, - and _) or no prompt")
         if prompt.id in prompts:
-            raise ValueError(f"line {number} of {path} repeats the id {prompt.id}: build the manifest again")
+            raise ValueError(f"line {number} of {path} repeats the id {prompt.id}")
         prompts[prompt.id] = prompt
     if len(prompts) < (limit or 1):
         raise ValueError(f"{path} holds {len(prompts)} prompts: set prompts.limit to no more, or build a larger one")
     return list(prompts.values())
+
+
+def parse_prompt(line: bytes) -> Prompt | None:
+    """The prompt of a line of a manifest, None if it is broken."""
+    try:
+        row = json.loads(line)
+        whole = bool(FILE_NAME.fullmatch(row["id"])) and isinstance(row["prompt"], str)
+    except (ValueError, TypeError, KeyError):
+        return None
+    return Prompt(row["id"], row["prompt"]) if whole else None
 
 
 def manifest_bytes(path: Path) -> bytes:

@@ -87,7 +87,7 @@ def naming(path: Path) -> Iterator[None]:
     """Says which file it is that cannot be read."""
     try:
         yield
-    except (pa.ArrowException, tarfile.TarError, EOFError, OSError) as error:
+    except (pa.ArrowException, tarfile.TarError, EOFError, OSError, UnicodeError) as error:
         raise ValueError(f"{path} is damaged or not what its name says: {error}") from error
 
 

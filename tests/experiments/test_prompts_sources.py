@@ -189,6 +189,9 @@ def cut_tar(path):
         ("a.tar", cut_tar, "a.tar is damaged"),
         ("a.zip", lambda path: path.write_bytes(b"PK"), "a.zip is of no known kind"),
         ("a", lambda path: path.mkdir(), "holds no .parquet"),
+        ("a.csv", lambda path: path.write_bytes(b"t\xe9xt\na\n"), "a.csv is damaged"),
+        ("a.csv", lambda path: path.write_text("text,text\na,b\n"), "a.csv has 2 columns named text"),
+        ("a.csv", lambda path: path.write_text('text\n"a quote never closed' + ",\n" * 9_000_000), "a.csv is damaged"),
         (
             "a.parquet",
             lambda path: pq.write_table(pa.table({"URL": ["x"], "HASH": [1]}), path),
