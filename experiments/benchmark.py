@@ -22,7 +22,7 @@ from tqdm import tqdm
 from baselines.attention_scaling import AttentionScaling
 from baselines.direct import Direct
 from baselines.multidiffusion import MultiDiffusion
-from experiments.config import command
+from experiments.command import command
 from experiments.manifest import write_atomically
 from experiments.models import LoadedModel, ModelSource, load_model
 from experiments.run import environment

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from eval.frechet import features_to_stats, stats_to_fid
-from experiments.config import command
+from experiments.command import command
 from experiments.manifest import write_atomically
 from experiments.run import environment
 

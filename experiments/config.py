@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -160,12 +159,3 @@ def whole(side: float, key: str) -> int:
 def automatic_batch(height: int, width: int) -> int:
     """As many pictures as have the pixels of eight of 128x128, at least one."""
     return max(1, 8 * 128 * 128 // (height * width))
-
-
-def command(action: Callable[[Sequence[str]], None]) -> None:
-    """Run a command with the overrides of the command line; what goes wrong becomes one line and exit code 2."""
-    try:
-        action(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)

@@ -17,7 +17,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from PIL import Image
 
-from experiments.config import Cell, command
+from experiments.command import command
+from experiments.config import Cell
 from experiments.manifest import read_records
 from experiments.table import SCORES, collect
 

@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from experiments.config import build_cell, command, compose_config
+from experiments.command import command
+from experiments.config import build_cell, compose_config
 from experiments.plots import plot_ablation, write_gallery
 from experiments.run import run_cell
 from experiments.table import Row, collect, write_table

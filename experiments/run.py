@@ -23,7 +23,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.config import CONF, Cell, build_cell, command, compose_config
+from experiments.command import command
+from experiments.config import CONF, Cell, build_cell, compose_config
 from experiments.manifest import Record, add_picture, read_records, write_atomically, write_records
 from experiments.prompts import Prompt, prompt_seed
 from experiments.score import check_scorable, score_cell

@@ -21,7 +21,8 @@ from eval.images import FilePicture
 from eval.repetition import Windows
 from eval.score import as_metrics, check_names, score_alone, score_features
 from eval.uncertainty import MINIMUM_IMAGES, estimate_mean
-from experiments.config import Cell, build_cell, command, compose_config
+from experiments.command import command
+from experiments.config import Cell, build_cell, compose_config
 from experiments.feature_spaces import build_extractor, protocol_of
 from experiments.manifest import read_records, write_atomically
 from experiments.scenes.features import SceneFeatures
