@@ -24,6 +24,7 @@ from experiments.prompts import Prompt, load_prompts, prompts_identity
 from scalecrafter.method import Method, Sampler
 from scalecrafter.pipeline import training_size
 
+PAPER_LIMIT = "paper"
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
@@ -125,7 +126,7 @@ def build_cell(config: DictConfig) -> Cell:
         height=height,
         width=width,
         sampler=sampler,
-        prompts=load_prompts(values["prompts"]),
+        prompts=load_prompts(values["prompts"] | {"limit": prompt_count(values["prompts"]["limit"], height, width)}),
         seed=values["seed"],
         batch_size=automatic_batch(height, width) if values["batch_size"] == "auto" else int(values["batch_size"]),
         metrics=read_metrics(dict(values["metrics"])),
@@ -148,6 +149,20 @@ def build_method(config: DictConfig) -> Method:
         cause = error.__cause__ or error
         raise ValueError(f"method {config.method.name}: {' '.join(str(cause).split())}") from error
     return method
+
+
+def prompt_count(limit: int | str | None, height: int, width: int) -> int | None:
+    """How many prompts; "paper" means the paper's count, 30,000 up to 1024x1024 and 10,000 above."""
+    if limit != PAPER_LIMIT:
+        if isinstance(limit, str):
+            raise ValueError(f"prompts.limit is a number, null or {PAPER_LIMIT}, not {limit!r}")
+        return limit
+    return 30_000 if height * width <= 1024**2 else 10_000
+
+
+def base_overrides(overrides: Sequence[str], cell: Cell) -> list[str]:
+    """The command line of the samples of training size that a cell's scores need, for the cell's prompts."""
+    return [*overrides, "method=direct", "resolution=x1", f"prompts.limit={len(cell.prompts)}"]
 
 
 def whole(side: float, key: str) -> int:

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from experiments.command import command
-from experiments.config import CONF, Cell, build_cell, compose_config
+from experiments.config import CONF, Cell, base_overrides, build_cell, compose_config
 from experiments.manifest import Record, add_picture, read_records, write_atomically, write_records
 from experiments.prompts import Prompt, prompt_seed
 from experiments.score import check_scorable, score_cell
@@ -116,7 +116,7 @@ def run_cell(overrides: Sequence[str]) -> Path:
     if cell.metrics.extractor is None:
         return draw_cell(cell)
     check_scorable(cell)
-    base = build_cell(compose_config([*overrides, "method=direct", "resolution=x1"]))
+    base = build_cell(compose_config(base_overrides(overrides, cell)))
     base_folder = draw_cell(base)
     if base.folder != cell.folder:
         draw_cell(cell)

@@ -4,6 +4,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from tests.tiny import tiny_pipeline, tiny_sdxl_pipeline
 
@@ -35,3 +37,23 @@ def save_pipeline(tmp_path_factory):
 def pipe_folder(save_pipeline):
     """A tiny StableDiffusionPipeline saved to disk; not to be changed."""
     return save_pipeline("tiny")
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the true format with random weights, made by the library's own class."""
+    torch.manual_seed(0)
+    library = FeatureExtractorInceptionV3.__new__(FeatureExtractorInceptionV3)
+    path = tmp_path_factory.mktemp("inception") / "inception.pth"
+    original = torch.load
+    torch.load = lambda *args, **kwargs: library.state_dict()  # as built, before anything is loaded
+    try:
+        library.__init__("inception", ["2048"], feature_extractor_weights_path="any")
+    finally:
+        torch.load = original
+    state = library.state_dict()
+    for value in state.values():
+        if value.is_floating_point() and value.ndim == 4:
+            torch.nn.init.kaiming_normal_(value)
+    torch.save(state, path)
+    return path
