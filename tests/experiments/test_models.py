@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler
 from experiments.config import compose_config, model_source
 from experiments.models import ModelSource, load_model
 from scalecrafter.pipeline import model_family
+from tests.ldm import save_single_file
 from tests.tiny import tiny_vae
 
 
@@ -77,6 +78,19 @@ def test_another_autoencoder(save_pipeline, tmp_path):
     (tmp_path / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"x")
     with pytest.raises(ValueError, match="the autoencoder at .*vae is incomplete or damaged"):
         load_model(ModelSource("again", str(save_pipeline("sd15")), vae=str(tmp_path / "vae")))
+
+
+def test_a_single_file_is_its_folder(save_pipeline, tmp_path):
+    """The original checkpoints' names, written from a pipeline, load into the same weights."""
+    folder = save_pipeline("sd15")
+    expected = load_model(ModelSource("folder", str(folder), dtype="float32"))
+    save_single_file(expected.pipe, tmp_path / "model.safetensors")
+    found = load_model(ModelSource("folder", str(tmp_path / "model.safetensors"), config=str(folder), dtype="float32"))
+    for part in ("unet", "vae", "text_encoder"):
+        weights = getattr(found.pipe, part).state_dict()
+        for name, value in getattr(expected.pipe, part).state_dict().items():
+            assert torch.equal(weights[name], value), name
+    assert found.digest != expected.digest
 
 
 def test_a_missing_model_says_what_to_fetch_and_where_to_put_it(monkeypatch, tmp_path):
