@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import tiny_pipeline
+from experiments.reproduce import reproduce
+from tests.tiny import tiny_overrides, tiny_pipeline
 
 
 @pytest.fixture
@@ -31,3 +32,14 @@ def save_pipeline(tmp_path_factory):
 def pipe_folder(save_pipeline):
     """A tiny StableDiffusionPipeline saved to disk; not to be changed."""
     return save_pipeline("tiny")
+
+
+@pytest.fixture(scope="session")
+def finished(pipe_folder, tmp_path_factory):
+    """A folder with ``runs`` and ``results`` of two small experiments, table1 and ablate_tau; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    tiny = tiny_overrides(pipe_folder, folder)
+    reproduce([*tiny, "experiment.cells={resolution: [x4, x16], method: [direct, upscale, scalecrafter]}"])
+    tau = "experiment.cells={resolution: [x4], method: [scalecrafter], scalecrafter.tau: [0, 25, 50]}"
+    reproduce([*tiny, "experiment=ablate_tau", tau])
+    return folder
