@@ -1,4 +1,6 @@
-"""What finished experiments left behind: tables in results/, pictures and records in run folders. Nothing is drawn."""
+"""What finished experiments left behind: tables in results/, pictures and records in run folders. Nothing is drawn
+here, and no model is needed.
+"""
 
 from __future__ import annotations
 
@@ -74,3 +76,14 @@ def read_run(folder: Path) -> dict[str, Any]:
     identity = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     protocol = load("metrics.json").get("protocol", {})
     return {"identity": identity, "environment": load("environment.json"), "protocol": protocol}
+
+
+def opening_comment(path: Path) -> str:
+    """The comment that a configuration file begins with, without Hydra's directive."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @package"):
+            lines.append(line.removeprefix("#").strip())
+    return " ".join(lines)

@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from experiments.config import command
 from experiments.finished import gallery_columns, read_table
 from experiments.galleries import write_gallery, write_zoom
 from experiments.style import CHART, COLUMN, INK, method_style, save_chart, shades
@@ -190,4 +189,6 @@ def redraw(overrides: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    from experiments.config import command
+
     command(redraw)

@@ -21,7 +21,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.config import CONF, command, compose_config
-from experiments.finished import Column, gallery_columns, read_run, read_table, run_folders, shared_records
+from experiments.finished import (
+    Column,
+    gallery_columns,
+    opening_comment,
+    read_run,
+    read_table,
+    run_folders,
+    shared_records,
+)
 from experiments.manifest import write_atomically
 from experiments.plots import ablation, charts, score_title
 from experiments.reproduce import read_experiment
@@ -140,17 +148,6 @@ def chart_views(name: str, table: pd.DataFrame, plot: dict[str, Any] | None) -> 
 
 def page_svg(figure: Figure, name: str) -> Markup:
     return Markup(chart_svg(figure, name))
-
-
-def opening_comment(path: Path) -> str:
-    """The comment that a configuration file begins with, without Hydra's directive."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        if not line.startswith("# @package"):
-            lines.append(line.removeprefix("#").strip())
-    return " ".join(lines)
 
 
 def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, results: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Charts show what the table holds, galleries what the runs hold; files for screen and paper."""
 
+import shutil
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ from PIL import Image
 from experiments.config import CONF
 from experiments.finished import gallery_columns, read_table, shared_records
 from experiments.galleries import GAP, HEIGHT, LINE, REGION, write_zoom
-from experiments.plots import ablation, charts, cost_frontier, draw_pictures, pareto, redraw, repetition_by_resolution
+from experiments.plots import ablation, charts, cost_frontier, pareto, redraw, repetition_by_resolution
 from experiments.style import COLUMN, INK, METHODS, chart_svg, method_style
 
 
@@ -96,19 +98,24 @@ def test_a_chart_in_a_page_takes_the_colours_of_the_page(table):
     assert not ids[0] & ids[1]
 
 
-def test_files_of_a_finished_experiment(finished, table, tmp_path):
-    """Drawn again from the table and the run folders alone; each chart as PNG and PDF, pictures for each size."""
-    paths = draw_pictures("table1", table, None, finished / "runs", tmp_path)
-    names = {"table1_cost.png", "table1_cost.pdf", "table1_repetition.png", "table1_repetition.pdf"}
-    names |= {f"{kind}_{size}.png" for kind in ("gallery", "zoom") for size in ("x4", "x16")}
-    assert {path.name for path in paths} == {path.name for path in tmp_path.iterdir()} == names
-    width = Image.open(tmp_path / "table1_cost.png").width / 300
+def test_files_of_a_finished_experiment(finished):
+    """Each chart as PNG and PDF, pictures for each size; an ablation's carry its name."""
+    stems = {f"{kind}_{size}" for kind in ("gallery", "zoom") for size in ("x4", "x16")}
+    stems |= {"ablate_tau_x4", "ablate_tau_zoom_x4", "table1", "ablate_tau"}
+    charts_drawn = {"table1_cost", "table1_repetition", "ablate_tau_plot"}
+    written = {path.name for path in (finished / "results").iterdir()}
+    assert {f"{stem}.png" for stem in stems | charts_drawn} == {name for name in written if name.endswith(".png")}
+    assert {f"{stem}.pdf" for stem in charts_drawn} == {name for name in written if name.endswith(".pdf")}
+    width = Image.open(finished / "results/table1_cost.png").width / 300
     assert COLUMN - 0.3 < width < COLUMN + 0.3
 
 
-def test_drawing_again_needs_no_model(finished, capsys):
-    redraw([f"paths.runs={finished / 'runs'}", f"paths.results={finished / 'results'}", "model.path=/nowhere"])
+def test_drawing_again_needs_no_model(finished, tmp_path, capsys):
+    shutil.copy(finished / "results/table1.csv", tmp_path)
+    redraw([f"paths.runs={finished / 'runs'}", f"paths.results={tmp_path}", "model.path=/nowhere"])
     assert "zoom_x16.png" in capsys.readouterr().out
+    for path in tmp_path.glob("*.png"):
+        assert path.read_bytes() == (finished / "results" / path.name).read_bytes()
 
 
 def test_the_same_region_of_each_method_is_enlarged(finished, table, tmp_path):

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from experiments import config
-from experiments.finished import gallery_columns, read_table, shared_records
+from experiments.finished import gallery_columns, read_table, run_folders, shared_records
 from experiments.report import embed_picture, report
 
 
@@ -34,29 +33,14 @@ class Page(HTMLParser):
         return [found for name, found in self.elements if name == tag and attributes.items() <= found.items()]
 
 
-def make(folder):
-    """The page for the runs and results of a folder."""
-    report([f"paths.runs={folder / 'runs'}", f"paths.results={folder / 'results'}"])
-    return (folder / "results/report.html").read_text(encoding="utf-8")
-
-
 @pytest.fixture(scope="module")
-def html(finished):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "load_model", None)  # whoever draws needs it
-        return make(finished)
+def html(report_page):
+    return report_page.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def page(html):
     return Page(html)
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-    """Finished experiments to change."""
-    shutil.copytree(finished, tmp_path / "copy")
-    return tmp_path / "copy"
 
 
 def test_it_needs_no_other_file(html, page):
@@ -78,7 +62,7 @@ def test_every_picture_is_there_and_is_the_right_one(finished, page):
             folders = [folder for _, folder in columns]
             for records in shared_records(folders, limit):
                 expected += [(f / r.file, r.prompt, title) for (title, f), r in zip(columns, records, strict=True)]
-    assert len(pictures) == len(expected) == 4 * 6 + 4 * 3
+    assert len(pictures) == len(expected) == 4 * 6 + 4 * 2
     for found, (path, prompt, title) in zip(pictures, expected, strict=True):
         assert found["alt"] == f"{prompt}, by {title}".replace("_", " ")
         shown = Image.open(io.BytesIO(base64.b64decode(found["src"].partition("base64,")[2])))
@@ -122,15 +106,17 @@ def test_what_is_not_finished_is_named_with_its_command(page):
     assert page.all("section", id="ablate_tau")
 
 
-def test_prompts_are_text_whatever_they_hold(copied):
+def test_prompts_are_text_whatever_they_hold(finished, tmp_path):
+    copied = shutil.copytree(finished, tmp_path / "copy")
     for manifest in copied.glob("runs/*/manifest.jsonl"):
         records = [json.loads(line) for line in manifest.read_text().splitlines()]
         records[0]["prompt"] = '</script><script>alert("it\'s")</script> & {{ 7 * 7 }}'
         manifest.write_text("".join(json.dumps(record) + "\n" for record in records))
-    page = Page(make(copied))
+    report([f"paths.runs={copied / 'runs'}", f"paths.results={copied / 'results'}"])
+    page = Page((copied / "results/report.html").read_text(encoding="utf-8"))
     assert len(page.all("script")) == 1
     prompts = [found["alt"] for found in page.all("img") if "script" in found["alt"]]
-    assert len(prompts) == 6 + 3
+    assert len(prompts) == 6 + 2
     assert all(prompt.startswith('</script><script>alert("it\'s")</script> & {{ 7 * 7 }}, by') for prompt in prompts)
 
 
@@ -142,20 +128,20 @@ def test_large_pictures_are_reduced(tmp_path):
 
 def test_without_results_the_command_is_named(tmp_path):
     with pytest.raises(ValueError, match="no finished table in .*run make reproduce-table first"):
-        make(tmp_path)
+        report([f"paths.results={tmp_path}"])
 
 
-def test_a_run_that_is_gone_is_named(copied):
-    folder = copied / "runs" / read_table(copied / "results/table1.csv")["run"].iloc[2]
-    shutil.rmtree(folder)
+def test_a_run_that_is_gone_is_named(finished, tmp_path):
+    table = read_table(finished / "results/table1.csv")
+    folder = tmp_path / table["run"].iloc[0]
     with pytest.raises(FileNotFoundError, match=f"no run at {folder}: set paths.runs, or draw it again"):
-        make(copied)
+        run_folders(table, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("text", "message"), [("", "is no table"), ("model,size\n", "has no method, n, resolution, run, variant: make it")]
 )
-def test_a_damaged_table_is_named(copied, text, message):
-    (copied / "results/ablate_tau.csv").write_text(text)
+def test_a_damaged_table_is_named(tmp_path, text, message):
+    (tmp_path / "ablate_tau.csv").write_text(text)
     with pytest.raises(ValueError, match=f"ablate_tau.csv {message}"):
-        make(copied)
+        read_table(tmp_path / "ablate_tau.csv")

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.report import report
-
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next((path for path in map(shutil.which, NAMES) if path), None)
 OPTIONS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -87,11 +85,10 @@ def browse(folder, width, *options):
 
 
 @pytest.fixture(scope="module")
-def folder(finished, tmp_path_factory):
+def folder(report_page, tmp_path_factory):
     """report.html, and the same page with the probe in it."""
     folder = tmp_path_factory.mktemp("browser")
-    report([f"paths.runs={finished / 'runs'}", f"paths.results={finished / 'results'}"])
-    html = (finished / "results/report.html").read_text(encoding="utf-8")
+    html = report_page.read_text(encoding="utf-8")
     (folder / "report.html").write_text(html, encoding="utf-8")
     (folder / "probe.html").write_text(html.replace("</body>", f"<script>{PROBE}</script></body>"), encoding="utf-8")
     return folder
