@@ -71,8 +71,8 @@ reproduce-table: $(STAMP) ## Generate, score and print the main table (resumes; 
 reproduce-table-full: OVERRIDES += experiment=table1 experiment.skip=null
 reproduce-table-full: reproduce-table ## The same with the cells that take longest
 
-ablations: $(STAMP) ## Dilation radius, timestep cutoff, dispersion and noise damping, each a table and a plot
-	@for name in dilation tau dispersion guidance; do \
+ablations: $(STAMP) ## What each part and each setting of the method does, each a table and a plot
+	@for name in dilation layers tau dispersion guidance freeu eta; do \
 		$(PY) -m experiments.reproduce experiment=ablate_$$name $(strip $(OVERRIDES)) || exit 1; done
 
 gallery: $(STAMP) ## Draw the charts and galleries of the main table again, from finished runs

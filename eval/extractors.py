@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -21,6 +22,7 @@ INCEPTION_LAYERS = (
     *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
     *("Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool"),
 )
+TEXTS = 64  # at a time
 VITS = {"dinov2": "facebook/dinov2-large", "clip": "openai/clip-vit-large-patch14"}
 
 
@@ -55,7 +57,7 @@ def inception_weights(path: Path | None) -> Path:
 
 
 def load_inception(path: Path) -> nn.Module:
-    """torch-fidelity's InceptionV3 up to its 2048 pooled features; ValueError if the file holds something else."""
+    """torch-fidelity's InceptionV3; ValueError if the file holds something else."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     try:
@@ -64,15 +66,14 @@ def load_inception(path: Path) -> nn.Module:
         copy = io.BytesIO()
         torch.save(state, copy)
         copy.seek(0)
-        model = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=copy)
+        model: nn.Module = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=copy)
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{path} does not hold the weights of torch-fidelity's InceptionV3 ({reason}): "
             f"fetch {INCEPTION_FILE} again"
         ) from error
-    layers = nn.Sequential(*(getattr(model, name) for name in INCEPTION_LAYERS), nn.Flatten())
-    return layers.requires_grad_(False).eval()
+    return model.requires_grad_(False).eval()
 
 
 class Inception:
@@ -85,17 +86,25 @@ class Inception:
 
     name = "inception"
     dim = 2048
+    side = 299
 
     def __init__(self, weights: Path | None = None, how: str = "clean", device: torch.device | None = None) -> None:
         path = inception_weights(weights)
-        self.how, self.device = how, device or automatic_device()
+        self.device = device or automatic_device()
+        self.how, self.resizing = how, f"{how}, to {self.side}x{self.side}"
         self.sha256 = file_sha256(path)
         self.digest = hashlib.sha256(f"{self.sha256} {how}".encode()).hexdigest()
-        self.model = load_inception(path).to(self.device)
+        model = load_inception(path)
+        self.classes = model.fc.weight.numpy()  # type: ignore[operator, union-attr]
+        self.model = nn.Sequential(*(getattr(model, name) for name in INCEPTION_LAYERS), nn.Flatten()).to(self.device)
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """(N, 1008) class scores without bias, for the Inception score, from (N, 2048) features."""
+        return features @ self.classes.T
 
     @torch.no_grad()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        pixels = resize(to_pixels(images, self.device), 299, self.how)
+        pixels = resize(to_pixels(images, self.device), self.side, self.how)
         features: Tensor = self.model((pixels - 128) / 128)
         return features.cpu().numpy()
 
@@ -115,7 +124,7 @@ class ViT:
 
         if name not in VITS:
             raise ValueError(f"no features {name!r}: choose from {', '.join(VITS)}")
-        source = model or VITS[name]
+        source = self.source = model or VITS[name]
         self.name, self.how, self.device = name, how, device or automatic_device()
         try:
             self.model: Any = AutoModel.from_pretrained(source, use_safetensors=True).to(self.device).eval()
@@ -129,12 +138,29 @@ class ViT:
         self.side = int(vision.image_size if name == "clip" else processor.crop_size["height"])
         self.mean = torch.tensor(processor.image_mean, device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(processor.image_std, device=self.device).view(1, 3, 1, 1)
+        self.resizing = f"{how}, to {self.side}x{self.side}"
         self.dim = int(self.model.config.projection_dim if name == "clip" else self.model.config.hidden_size)
         state = hashlib.sha256(f"{name} {how} {self.side}".encode())
         for key, value in sorted(self.model.state_dict().items()):
             state.update(key.encode())
             state.update(value.detach().cpu().float().numpy().tobytes())
         self.digest = self.sha256 = state.hexdigest()
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, dim) float32 features of texts, which CLIP alone has; cut to its 77 tokens. ValueError for others."""
+        if self.name != "clip":
+            raise ValueError(f"{self.name} has no features of texts: use clip")
+        from transformers import AutoTokenizer
+
+        tokenizer: Any = AutoTokenizer.from_pretrained(self.source)
+        length = self.model.config.text_config.max_position_embeddings
+        tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
+        rows = []
+        for ids, mask in zip(tokens.input_ids.split(TEXTS), tokens.attention_mask.split(TEXTS), strict=True):
+            pooled = self.model.text_model(ids.to(self.device), mask.to(self.device)).pooler_output
+            rows.append(self.model.text_projection(pooled).float().cpu().numpy())
+        return np.concatenate(rows)
 
     @torch.no_grad()
     def __call__(self, images: np.ndarray) -> np.ndarray:

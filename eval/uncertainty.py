@@ -8,7 +8,7 @@ cancels exactly. The reference set is taken as given: the error is that of the g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +91,16 @@ def estimate_kid(x: np.ndarray, y: np.ndarray, *, groups: Sequence[np.ndarray] |
     pairs = group_pairs(x, groups)
     without = [sums.kid_without(group, own) for group, own in zip(groups, pairs, strict=True)]
     return Estimate(sums.kid(), tuple(without), tuple(len(group) for group in groups))
+
+
+def estimate_all(
+    score: Callable[[np.ndarray], Mapping[str, float]], x: np.ndarray, *, groups: Sequence[np.ndarray] | None = None
+) -> dict[str, Estimate]:
+    """Scores of features x (n, dim) that have no shortcut, with their uncertainty: made anew without each group."""
+    groups = prompt_groups(len(x)) if groups is None else groups
+    whole, without = score(x), [score(np.delete(x, group, axis=0)) for group in groups]
+    sizes = tuple(len(group) for group in groups)
+    return {name: Estimate(value, tuple(left[name] for left in without), sizes) for name, value in whole.items()}
 
 
 def estimate_mean(values: np.ndarray, *, groups: Sequence[np.ndarray] | None = None) -> Estimate:

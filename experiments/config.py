@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from eval.crops import Crops
+from experiments.feature_spaces import ReferenceSource
 from experiments.models import LoadedModel, load_model
 from experiments.prompts import Prompt, load_prompts, prompts_identity
 from scalecrafter.method import Method, Sampler
@@ -30,12 +30,26 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 @dataclass(frozen=True)
 class Metrics:
-    """What to score with; ``extractor`` None draws only."""
+    """What to score with; ``extractor`` None draws only. The rest as in conf/metrics/_base.yaml."""
 
     extractor: str | None
-    reference_count: int = 0
-    reference_seed: int = 0
-    crops: Crops | None = None
+    weights: str | None
+    resize: str
+    reference: ReferenceSource
+    crops: str | None
+    also: Sequence[str]
+    repetition: str | None
+
+
+def read_metrics(values: dict[str, Any]) -> Metrics:
+    """The `metrics` node of the configuration."""
+    reference = ReferenceSource(
+        values.pop("reference"),
+        values.pop("reference_count"),
+        values.pop("reference_seed"),
+        values.pop("minimum_side"),
+    )
+    return Metrics(reference=reference, **values)
 
 
 @dataclass(frozen=True)
@@ -102,9 +116,6 @@ def build_cell(config: DictConfig) -> Cell:
         "seed": values["seed"],
         "prompts": prompts_identity(values["prompts"]),
     }
-    metrics = dict(values["metrics"])
-    if metrics.get("crops"):
-        metrics["crops"] = Crops(**metrics["crops"])
     return Cell(
         model=model,
         method_name=values["method"]["name"],
@@ -116,7 +127,7 @@ def build_cell(config: DictConfig) -> Cell:
         prompts=load_prompts(values["prompts"]),
         seed=values["seed"],
         batch_size=automatic_batch(height, width) if values["batch_size"] == "auto" else int(values["batch_size"]),
-        metrics=Metrics(**metrics),
+        metrics=read_metrics(dict(values["metrics"])),
         runs=Path(values["paths"]["runs"]),
         logger=values["logger"],
         identity=identity,

@@ -4,6 +4,7 @@ here, and no model is needed.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,11 +50,20 @@ def run_folders(table: pd.DataFrame, runs: Path) -> list[Path]:
     return folders
 
 
+def row_labels(table: pd.DataFrame) -> list[str]:
+    """What sets each row apart at its resolution: the method, the variant, or both."""
+    several = table["method"].nunique() > 1
+    pairs = zip(table["method"], table["variant"], strict=True)
+    return [", ".join(filter(None, (method if several or not variant else "", variant))) for method, variant in pairs]
+
+
 def gallery_columns(table: pd.DataFrame, runs: Path) -> dict[str, list[Column]]:
-    """For each resolution the columns of its gallery: the variant, or the method where there is none, and its run."""
+    """For each resolution the columns of its gallery."""
     found: dict[str, list[Column]] = {}
-    for row, folder in zip(table.itertuples(), run_folders(table, runs), strict=True):
-        found.setdefault(str(row.resolution), []).append((str(row.variant or row.method), folder))
+    for resolution, label, folder in zip(
+        table["resolution"], row_labels(table), run_folders(table, runs), strict=True
+    ):
+        found.setdefault(resolution, []).append((label, folder))
     return found
 
 
@@ -78,12 +88,11 @@ def read_run(folder: Path) -> dict[str, Any]:
     return {"identity": identity, "environment": load("environment.json"), "protocol": protocol}
 
 
-def opening_comment(path: Path) -> str:
-    """The comment that a configuration file begins with, without Hydra's directive."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        if not line.startswith("# @package"):
-            lines.append(line.removeprefix("#").strip())
-    return " ".join(lines)
+def read_description(path: Path) -> tuple[str, str]:
+    """What a file of conf/experiment says about itself: its opening comment without Hydra's directive, and the claim
+    that it puts to the test, empty if there is none.
+    """
+    text = path.read_text(encoding="utf-8")
+    comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    lines = [line.removeprefix("#").strip() for line in comment if "@package" not in line]
+    return " ".join(lines), " ".join(yaml.safe_load(text).get("claim", "").split())

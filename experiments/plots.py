@@ -5,17 +5,20 @@ picture. `python -m experiments.plots [overrides]` draws charts and galleries of
 from __future__ import annotations
 
 import itertools
+import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from experiments.finished import gallery_columns, read_table
+from experiments.finished import gallery_columns, read_table, row_labels
 from experiments.galleries import write_gallery, write_zoom
 from experiments.style import CHART, COLUMN, INK, method_style, save_chart, shades
 from experiments.table import SCORES
@@ -125,27 +128,57 @@ def pixels(size: str) -> int:
     return int(height) * int(width)
 
 
-@matplotlib.rc_context(CHART)
 def ablation(table: pd.DataFrame, plot: dict[str, Any]) -> Figure:
-    """Each score of ``plot.y`` against the number that a variant ends with, panels below each other, a line for each
-    resolution and whatever else the variants say, with two standard errors, in shades of the method's colour.
+    """Each score of ``plot.y`` in a panel, with two standard errors, in the colours of the methods: against the number
+    that variants end with if ``plot.x`` names it, else a line for each variant.
     """
+    return against_number(table, plot["x"], plot["y"]) if "x" in plot else by_variant(table, plot["y"])
+
+
+@matplotlib.rc_context(CHART)
+def against_number(table: pd.DataFrame, title: str, names: Sequence[str]) -> Figure:
+    """Scores against numbers, panels below each other; a curve for each resolution, method and what else varies."""
     parts = table["variant"].str.extract(r"^(.*?)(-?[0-9.]+)?$")
     numbers, others = parts[1].astype(float), parts[0].str.rpartition(", ")[0]
-    names = list(plot["y"])
-    lines = list(table.groupby(["resolution", others], sort=False))
-    colours = shades(method_style(table["method"].iloc[0])["color"], len(lines))
+    curves = list(table.groupby([table["resolution"], table["method"], others], sort=False))
+    several = [len({key[place] for key, _ in curves}) > 1 for place in range(3)]
+    counts = Counter(method for (_, method, _), _ in curves)
+    colours = {method: iter(shades(method_style(method)["color"], count)) for method, count in counts.items()}
+    looks: list[dict[str, Any]] = []
+    for (key, _), marker in zip(curves, itertools.cycle("osD^v")):
+        label = ", ".join(itertools.compress(key, several))
+        looks.append({"color": next(colours[key[1]]), "marker": marker, "label": label})
     figure = Figure(figsize=(COLUMN, 0.5 + 1.25 * len(names)), layout="constrained")
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for axes, name in zip(panels, names, strict=True):
-        for ((resolution, other), group), colour, marker in zip(lines, colours, itertools.cycle("osD^v")):
-            label = f"{resolution}, {other}" if other else resolution
-            look = {"color": colour, "marker": marker, "markersize": 3.5, "elinewidth": 0.8, "label": label}
-            axes.errorbar(numbers[group.index], group[name], 2 * group[f"{name}_se"], **look)
+        for (_, group), look in zip(curves, looks, strict=True):
+            errors = 2 * group[f"{name}_se"]
+            axes.errorbar(numbers[group.index], group[name], errors, markersize=3.5, elinewidth=0.8, **look)
         axes.set_ylabel(score_title(name))
-    panels[-1].set_xlabel(plot["x"])
-    if len(lines) > 1:
+    panels[-1].set_xlabel(title)
+    if len(curves) > 1:
         panels[0].legend()
+    return figure
+
+
+@matplotlib.rc_context(CHART)
+def by_variant(table: pd.DataFrame, names: Sequence[str]) -> Figure:
+    """Scores of variants that no number orders, a line for each, panels below each other."""
+    several = table["resolution"].nunique() > 1
+    pairs = zip(table["resolution"], row_labels(table), strict=True)
+    labels = [textwrap.fill(f"{resolution}: {label}" if several else label, 30) for resolution, label in pairs]
+    ends = np.cumsum([label.count("\n") + 1.5 for label in labels])  # in lines of text
+    places = (ends + np.concatenate([[0], ends[:-1]])) / 2
+    figure = Figure(figsize=(COLUMN, (0.4 + 0.11 * ends[-1]) * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]
+    for axes, name in zip(panels, names, strict=True):
+        for place, row in zip(places, table.to_dict("records"), strict=True):
+            colour = method_style(row["method"])["color"]
+            look = {"color": colour, "marker": "o", "markersize": 3.5, "elinewidth": 0.8}
+            axes.errorbar(row[name], place, xerr=2 * row[f"{name}_se"], **look)
+        axes.set_yticks(places, labels)
+        axes.set_ylim(ends[-1], 0)
+        axes.set_xlabel(score_title(name))
     return figure
 
 

@@ -24,9 +24,10 @@ from experiments.config import CONF, command, compose_config
 from experiments.finished import (
     Column,
     gallery_columns,
-    opening_comment,
+    read_description,
     read_run,
     read_table,
+    row_labels,
     run_folders,
     shared_records,
 )
@@ -38,7 +39,7 @@ from experiments.table import COSTS, SCORES, SHARES
 
 TEMPLATES = Path(__file__).with_name("templates")
 PROMPTS = {True: 8, False: 4}  # shown of the main table, of an ablation
-PIXELS = 30_000_000  # of all pictures together: about 12 MB of WebP, so that the file can be sent around
+PIXELS = 24_000_000  # of all pictures together: 7 to 14 MB in the page, so that it can be sent around
 HEADLINES = {"fid_r": "FID_r", "repetition": "copies beyond one", "seconds_per_image": "seconds per image"}
 QUALITY = 92  # artefacts of methods must not drown in those of compression
 
@@ -87,9 +88,9 @@ def table_view(table: pd.DataFrame) -> dict[str, Any]:
     """Titles of the columns that hold anything, and for each resolution its rows."""
     titles = {name: title for name, title in (SCORES | SHARES | COSTS).items() if table[name].notna().any()}
     groups = []
-    for resolution, group in table.groupby("resolution", sort=False):
+    for resolution, group in table.assign(label=row_labels(table)).groupby("resolution", sort=False):
         rows = [
-            {"label": row["variant"] or row["method"], "method": row["method"], "cells": table_cells(row, titles)}
+            {"label": row["label"], "method": row["method"], "cells": table_cells(row, titles)}
             for row in group.to_dict("records")
         ]
         groups.append({"title": f"{resolution}, {group['size'].iloc[0]} pixels", "rows": rows})
@@ -134,7 +135,8 @@ def chart_views(name: str, table: pd.DataFrame, plot: dict[str, Any] | None) -> 
     """The charts of a table as SVG, with a sentence for those who do not see them."""
     if plot:
         figures = {y: ablation(table, plot | {"y": [y]}) for y in plot["y"]}
-        texts = {y: f"{score_title(y)} against {plot['x']}, with two standard errors." for y in plot["y"]}
+        against = f" against {plot['x']}" if "x" in plot else " of each variant"
+        texts = {y: f"{score_title(y)}{against}, with two standard errors." for y in plot["y"]}
     else:
         figures = charts(table, None)
         texts = {
@@ -154,6 +156,7 @@ def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, resu
     """Everything the page shows of the experiment in the file ``path``."""
     table = read_table(results / f"{name}.csv")
     main = name.startswith("table")
+    text, claim = read_description(path)
     methods = {resolution: list(group["method"]) for resolution, group in table.groupby("resolution", sort=False)}
     galleries = [
         gallery_view(resolution, columns, methods[resolution], PROMPTS[main])
@@ -163,7 +166,8 @@ def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, resu
         "name": name,
         "title": "The table" if main else "Ablation: " + name.removeprefix("ablate_").replace("_", " "),
         "main": main,
-        "text": opening_comment(path),
+        "text": text,
+        "claim": claim,
         "models": sorted(set(table["model"])),
         "n": int(table["n"].iloc[0]),
         "table": table_view(table),

@@ -1,13 +1,13 @@
 """`python -m experiments.reproduce [experiment=NAME] [overrides]`: all cells of an experiment, its table and pictures.
 
-An experiment is every combination of what `cells` lists, without what `skip` names. What is drawn and scored already
-is not done again; a cell that fails does not stop the others.
+An experiment is every combination of what `cells` lists (one grid or several), without what `skip` names. What is
+drawn and scored already is not done again; a cell that fails does not stop the others.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,19 +46,40 @@ def read_experiment(overrides: Sequence[str]) -> Experiment:
         overrides = ["experiment=table1", *overrides]
     config = compose_config(overrides)
     options: dict[str, Any] = OmegaConf.to_container(config.experiment, resolve=True)  # type: ignore[assignment]
-    lines, variants = [], []
-    for values in itertools.product(*options["cells"].values()):
-        cell = dict(zip(options["cells"], values, strict=True))
-        if any(all(cell.get(key) == value for key, value in rule.items()) for rule in options.get("skip") or []):
+    grids = options["cells"] if isinstance(options["cells"], list) else [options["cells"]]
+    # What the command line says comes after what the file says.
+    shared = [override for override in overrides if override.startswith("experiment=")]
+    shared += [*(options.get("overrides") or []), *(o for o in overrides if not o.startswith("experiment="))]
+    found: dict[tuple[str, ...], str] = {}
+    for cell in (cell for grid in grids for cell in combinations(grid)):
+        values = {key: value for key, (_, value) in cell.items()}
+        if any(all(values.get(key) == value for key, value in rule.items()) for rule in options.get("skip") or []):
             continue
-        lines.append((*overrides, *(f"{key}={override(value)}" for key, value in cell.items())))
-        variants.append(", ".join(f"{key.split('.')[-1]} {v}" for key, v in cell.items() if key not in GROUPS))
+        line = (*shared, *(f"{key}={override(value)}" for key, value in values.items()))
+        labels = [f"{key.split('.')[-1]} {label}" for key, (label, _) in cell.items() if key not in GROUPS]
+        found.setdefault(line, ", ".join(labels))
     runs, results = Path(config.paths.runs), Path(config.paths.results)
-    return Experiment(options["name"], tuple(lines), tuple(variants), runs, results, options.get("plot"))
+    return Experiment(options["name"], tuple(found), tuple(found.values()), runs, results, options.get("plot"))
+
+
+def combinations(grid: Mapping[str, Any]) -> Iterator[dict[str, tuple[str, Any]]]:
+    """Every combination of a grid's values, each with its label. Values stand in a list, or under labels."""
+    axes = [
+        [(str(label), value) for label, value in values.items()]
+        if isinstance(values, Mapping)
+        else [(str(value), value) for value in values]
+        for values in grid.values()
+    ]
+    for combination in itertools.product(*axes):
+        yield dict(zip(grid, combination, strict=True))
 
 
 def override(value: Any) -> str:
     """A value as Hydra reads it on a command line."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{override(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(override(each) for each in value) + "]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -7,93 +7,85 @@ same prompts at its training size.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
+from eval.crops import WHOLE, Cut, parse_crops
 from eval.features import FeatureExtractor, images_to_features
-from eval.images import load_image
-from eval.score import as_metrics, score_features
-from eval.uncertainty import estimate_mean
+from eval.images import FilePicture
+from eval.repetition import Windows
+from eval.score import as_metrics, check_names, score_alone, score_features
+from eval.uncertainty import MINIMUM_IMAGES, estimate_mean
 from experiments.config import Cell, build_cell, command, compose_config
+from experiments.feature_spaces import build_extractor, protocol_of
 from experiments.manifest import read_records, write_atomically
 from experiments.scenes.features import SceneFeatures
-from experiments.scenes.render import render, sample_scenes
 from experiments.score_folders import score_folders
 
-MINIMUM = 3  # below it no standard error exists
 FACTORS = ("object", "colour")
+REPETITIONS = ("scenes", "windows")
 
 
 def check_scorable(cell: Cell) -> None:
-    """ValueError, before anything is drawn, if this cell could not be scored."""
-    if len(cell.prompts) < MINIMUM:
+    """ValueError or FileNotFoundError, before anything is drawn, if this cell could not be scored."""
+    metrics = cell.metrics
+    if len(cell.prompts) < MINIMUM_IMAGES:
         raise ValueError(
-            f"{len(cell.prompts)} prompts are too few for a score: set prompts.limit to {MINIMUM} or more, "
+            f"{len(cell.prompts)} prompts are too few for a score: set prompts.limit to {MINIMUM_IMAGES} or more, "
             "or metrics=none to draw only"
         )
-    if cell.metrics.extractor != "scenes":
-        raise ValueError(f"no extractor {cell.metrics.extractor!r}: metrics=scenes or metrics=none")
-    crops = cell.metrics.crops
-    if crops and crops.size > min(cell.height, cell.width):
-        raise ValueError(
-            f"crops of {crops.size} pixels do not fit into {cell.height}x{cell.width}: set metrics.crops.size or "
-            "metrics.crops=null"
-        )
-    SceneFeatures()
+    if metrics.repetition not in (None, *REPETITIONS):
+        raise ValueError(f"metrics.repetition is null, {' or '.join(REPETITIONS)}, not {metrics.repetition!r}")
+    check_names(metrics.also)
+    metrics.reference.check()
+    cuts_of(cell, extractor_of(cell))
 
 
-def reference_features(cell: Cell, extractor: FeatureExtractor) -> dict[str, NDArray[np.float32]]:
-    """Features of scenes rendered at the target size ("whole") and of their crops ("crops", none without), cached
-    beside the runs.
-    """
-    count, seed, crops = cell.metrics.reference_count, cell.metrics.reference_seed, cell.metrics.crops
-    scenes = sample_scenes(count, seed)
-    key = hashlib.sha256(repr((scenes, cell.height, cell.width, crops, extractor.digest)).encode()).hexdigest()[:16]
-    path = cell.runs / ".cache" / f"reference-{cell.height}x{cell.width}-{key}.npz"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw = partial(render, height=cell.height, width=cell.width)
-        whole, cropped = [], [np.empty((0, extractor.dim), np.float32)]
-        with ProcessPoolExecutor() as pool:
-            pictures = pool.map(draw, scenes, chunksize=16)
-            label = f"real pictures {cell.height}x{cell.width}"
-            for index, picture in enumerate(tqdm(pictures, total=count, desc=label, unit="img")):
-                whole.append(extractor(picture[None]))
-                if crops:
-                    cropped.append(extractor(crops.cut(picture, f"real-{index}")))
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, whole=np.concatenate(whole), crops=np.concatenate(cropped))
-        temporary.replace(path)
-    with np.load(path) as stored:
-        return dict(stored)
+def extractor_of(cell: Cell) -> FeatureExtractor:
+    metrics = cell.metrics
+    if metrics.extractor is None:
+        raise ValueError("metrics=none draws only: choose an extractor, as metrics=scenes or metrics=inception")
+    return build_extractor(metrics.extractor, metrics.weights, metrics.resize)
 
 
-def picture_paths(cell: Cell, folder: Path) -> list[Path]:
+def cuts_of(cell: Cell, extractor: FeatureExtractor) -> list[Cut]:
+    """Whole pictures, and the crops that are asked for."""
+    side = min(cell.height, cell.width)
+    return [WHOLE, *([parse_crops(cell.metrics.crops, extractor.side, side)] if cell.metrics.crops else [])]
+
+
+def pictures_of(cell: Cell, folder: Path) -> list[FilePicture]:
     """Pictures of the cell's prompts in their order, from ``folder``."""
     files = {record.id: folder / record.file for record in read_records(folder)}
-    return [files[prompt.id] for prompt in cell.prompts]
+    return [FilePicture(files[prompt.id], prompt.id) for prompt in cell.prompts]
 
 
-def look_at(cell: Cell, paths: list[Path], extractor: SceneFeatures) -> dict[str, Any]:
-    """What the classifier sees: the share of pictures with the prompted object and colour, and how many copies of the
-    object a picture holds beyond one.
+def seen_in(cell: Cell, pictures: Sequence[FilePicture]) -> dict[str, Any]:
+    """What the scenes classifier sees: the share of pictures with the prompted object and colour, and how many copies
+    of the object a picture holds beyond one.
     """
-    seen, copies = zip(*(extractor.judge(load_image(path)[None]) for path in paths), strict=True)
+    judge = SceneFeatures().judge
+    seen, copies = zip(*(judge(picture.pixels()[None]) for picture in pictures), strict=True)
     scores = as_metrics({"repetition": estimate_mean(np.concatenate(copies) - 1)})
     for factor in FACTORS:
         hits = [s[factor][0] == getattr(p.scene, factor) for s, p in zip(seen, cell.prompts, strict=True) if p.scene]
         if hits:
             scores[f"{factor}_accuracy"] = sum(hits) / len(hits)
     return scores
+
+
+def seen_in_windows(
+    pictures: Sequence[FilePicture], extractor: FeatureExtractor, targets: np.ndarray
+) -> dict[str, Any]:
+    """Copies beyond one as `eval.repetition` counts them, like the same prompt's picture at training size."""
+    pairs = tqdm(zip(pictures, targets, strict=True), total=len(pictures), desc="repetition", unit="img", leave=False)
+    copies = [Windows().copies(picture.pixels(), extractor, target) for picture, target in pairs]
+    return as_metrics({"repetition": estimate_mean(np.array(copies, dtype=float) - 1)})
 
 
 def costs_per_image(folder: Path) -> dict[str, float]:
@@ -107,31 +99,28 @@ def costs_per_image(folder: Path) -> dict[str, float]:
 
 def score_cell(cell: Cell, base_folder: Path) -> dict[str, Any]:
     """Score a drawn cell and write ``metrics.json``."""
-    extractor = SceneFeatures()
-    cached = partial(images_to_features, extractor=extractor, batch_size=16)
-    paths = picture_paths(cell, cell.folder)
-    features = cached(paths, cache_dir=cell.folder / "features")
-    scores: dict[str, Any] = {"n": len(features)}
-    reference = reference_features(cell, extractor)
-    scores |= score_features(features, reference["whole"], "r")
-    crops = cell.metrics.crops
-    if crops:
-        cropped = cached(paths, cache_dir=cell.folder / "features", crops=crops)
-        scores |= score_features(cropped, reference["crops"], "r", crops=crops.count)
+    extractor, also = extractor_of(cell), cell.metrics.also
+    cuts = cuts_of(cell, extractor)
+    pictures = pictures_of(cell, cell.folder)
+    found = images_to_features(pictures, extractor, cache_dir=cell.folder / "features", cuts=cuts)
+    cache = cell.runs / ".cache" / "features"
+    references = cell.metrics.reference.features(extractor, cuts, cache, cell.height, cell.width)
+    scores: dict[str, Any] = {"n": len(pictures)}
+    for cut, features, reference in zip(cuts, found, references, strict=True):
+        scores |= score_features(features, reference.features, "r", cut=cut, also=also)
+    texts = [prompt.text for prompt in cell.prompts]
+    scores |= score_alone(found[0], extractor, cut=WHOLE, also=also, texts=texts)
+    (base,) = images_to_features(pictures_of(cell, base_folder), extractor, cache_dir=base_folder / "features")
     if base_folder != cell.folder:
-        base = cached(picture_paths(cell, base_folder), cache_dir=base_folder / "features")
-        scores |= score_features(features, base, "b")
-    scores |= look_at(cell, paths, extractor)
+        scores |= score_features(found[0], base, "b")
+    if cell.metrics.repetition == "scenes":
+        scores |= seen_in(cell, pictures)
+    elif cell.metrics.repetition == "windows":
+        scores |= seen_in_windows(pictures, extractor, base)
     scores |= costs_per_image(cell.folder)
-    scores["protocol"] = {
-        "extractor": extractor.name,
-        "extractor_sha256": extractor.digest,
-        "resize": "bicubic, antialiased, to 64x64",
-        "reference": f"scenes rendered at {cell.height}x{cell.width}",
-        "reference_count": cell.metrics.reference_count,
-        "reference_seed": cell.metrics.reference_seed,
-        "crops": None if crops is None else f"{crops.count} of {crops.size}x{crops.size} an image, seed {crops.seed}",
-    }
+    about = {key: references[0].protocol[key] for key in ("source", "n", "left_out")}
+    protocol = protocol_of(extractor, WHOLE) | {"crops": str(cuts[-1]) if cell.metrics.crops else None}
+    scores["protocol"] = protocol | {"repetition": cell.metrics.repetition, "reference": about}
     write_atomically(cell.folder / "metrics.json", (json.dumps(scores, indent=2) + "\n").encode())
     return scores
 

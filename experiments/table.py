@@ -26,7 +26,7 @@ SCORES = {
 }
 SHARES = {"object_accuracy": "object ↑", "colour_accuracy": "colour ↑"}
 COSTS = {"seconds_per_image": "s/image", "unet_evaluations_per_image": "U-Net evals"}
-PER_SIZE = ("reference",)  # parts of a protocol that name the size and so differ between resolutions
+PER_SIZE = ("reference", "crops")  # parts of a protocol that differ between resolutions
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -37,19 +37,17 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def require_same_protocol(rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """ValueError naming two rows that differ in the number of pictures or in how they were scored."""
-
-    def comparable(metrics: dict[str, Any]) -> dict[str, Any]:
-        return {"n": metrics["n"]} | {k: v for k, v in metrics["protocol"].items() if k not in PER_SIZE}
-
-    first_name, first = rows[0]
-    for name, metrics in rows[1:]:
-        for key, value in comparable(metrics).items():
-            if value != comparable(first).get(key):
-                raise ValueError(
-                    f"{first_name} and {name} cannot share a table: {key} is {comparable(first).get(key)} and {value}"
-                )
+def require_same_protocol(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
+    """ValueError naming two rows (name, resolution, metrics) that differ in the number of pictures or in how they were
+    scored. References and positions of crops belong to a size: they have to be alike within a resolution.
+    """
+    seen: dict[tuple[str, str], tuple[str, Any]] = {}
+    for name, resolution, metrics in rows:
+        for key, value in {"n": metrics["n"], **metrics["protocol"]}.items():
+            scope = resolution if key in PER_SIZE else ""
+            other, expected = seen.setdefault((key, scope), (name, value))
+            if value != expected:
+                raise ValueError(f"{other} and {name} cannot share a table: {key} is {expected} and {value}")
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,10 @@ class Row:
 
 def collect(cells: Sequence[Row]) -> pd.DataFrame:
     """One row for each cell, from its metrics.json."""
-    metrics = [(str(row.cell.folder), read_metrics(row.cell.folder)) for row in cells]
+    metrics = [(str(row.cell.folder), row.cell.resolution, read_metrics(row.cell.folder)) for row in cells]
     require_same_protocol(metrics)
     rows = []
-    for row, (_, scores) in zip(cells, metrics, strict=True):
+    for row, (_, _, scores) in zip(cells, metrics, strict=True):
         cell = row.cell
         values: dict[str, Any] = {"model": cell.model.name, "resolution": cell.resolution, "size": row.size}
         values |= {"method": cell.method_name, "variant": row.variant, "n": scores["n"]}
@@ -80,7 +78,7 @@ def collect(cells: Sequence[Row]) -> pd.DataFrame:
     for name in SCORES:
         table[f"{name}_best"] = False
         for _, group in table.groupby("resolution"):
-            found = {i: as_estimate(metrics[i][1], name) for i in group.index if f"{name}_jackknife" in metrics[i][1]}
+            found = {i: as_estimate(metrics[i][2], name) for i in group.index if f"{name}_jackknife" in metrics[i][2]}
             table.loc[among_the_best(found), f"{name}_best"] = True
     return table
 

@@ -33,6 +33,8 @@ class SceneFeatures:
 
     name = "scenes"
     dim = FEATURES
+    side = BASE_PX
+    resizing = f"bicubic, antialiased, to {BASE_PX}x{BASE_PX}"
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
         path = weights / FILE

@@ -1,5 +1,6 @@
 """Resizing against clean-fid and torch-fidelity, and each extractor against its library, with random weights."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,20 @@ from cleanfid.resize import build_resizer
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+from torch_fidelity.metric_isc import isc_features_to_metric
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
+    CLIPTokenizer,
     Dinov2Config,
     Dinov2Model,
 )
 
+from eval.crops import WHOLE, Crops
 from eval.extractors import Inception, ViT
 from eval.resize import resize
+from eval.score import score_alone
 from tests.eval.helpers import smooth_images
 
 
@@ -62,13 +67,20 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_inception_is_torch_fidelitys(inception_file: Path) -> None:
-    images = smooth_images(3, 299, 299)
-    library = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=inception_file)
-    (expected,) = library(to_tensor(images))
-    ours = Inception(inception_file)(images)
-    assert ours.shape == (3, 2048)
-    np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-4, atol=1e-5)
-    assert ours.std() > 0
+    """Features, and the Inception score that follows from them."""
+    images = smooth_images(10, 299, 299)
+    layers = ["2048", "logits_unbiased"]
+    library = FeatureExtractorInceptionV3("inception", layers, feature_extractor_weights_path=inception_file)
+    expected, logits = library(to_tensor(images))
+    extractor = Inception(inception_file)
+    features = extractor(images)
+    assert features.shape == (10, 2048)
+    np.testing.assert_allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert features.std() > 0
+    np.testing.assert_allclose(extractor.logits(features), logits.numpy(), rtol=1e-3, atol=1e-3)
+    scores = score_alone(features, extractor, cut=WHOLE, also=["inception_score"], texts=[])
+    assert scores["inception_score"] == pytest.approx(isc_features_to_metric(logits)["inception_score_mean"], rel=1e-3)
+    assert set(scores) == {f"inception_score{part}" for part in ("", "_se", "_std", "_jackknife")}
 
 
 def test_the_digest_knows_weights_and_resizing(inception_file: Path, tmp_path: Path) -> None:
@@ -130,6 +142,45 @@ def test_vits_are_transformers(vit_folders: dict[str, Path], name: str, dim: int
             expected = Dinov2Model.from_pretrained(vit_folders[name])(pixels).last_hidden_state[:, 0]
     np.testing.assert_allclose(extractor(images), expected.numpy(), rtol=1e-3, atol=1e-4)
     assert extractor(smooth_images(1, 60, 44)).shape == (1, dim)
+
+
+@pytest.fixture
+def clip_with_words(vit_folders: dict[str, Path], tmp_path: Path) -> Path:
+    """The tiny CLIP with a tokenizer of single letters."""
+    folder = Path(shutil.copytree(vit_folders["clip"], tmp_path / "clip"))
+    letters = [chr(ord("a") + i) for i in range(26)]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    vocabulary = {word: i for i, word in enumerate(words)}
+    CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77).save_pretrained(folder)
+    return folder
+
+
+def test_clip_score_is_transformers(clip_with_words: Path) -> None:
+    """Against the similarity that the library's own whole model computes for pairs."""
+    images, texts = smooth_images(4, 28, 28), ["a cat", "two dogs", "b", "long " * 60]
+    extractor = ViT("clip", str(clip_with_words))
+    scores = score_alone(extractor(images), extractor, cut=WHOLE, also=["clip_score"], texts=texts)
+    model = CLIPModel.from_pretrained(clip_with_words)
+    tokenizer = CLIPTokenizer.from_pretrained(clip_with_words)
+    processor = CLIPImageProcessor.from_pretrained(clip_with_words)
+    tokens = tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
+    pixels = processor(images=[Image.fromarray(image) for image in images], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        similar = model(tokens.input_ids, pixels, tokens.attention_mask).logits_per_image / model.logit_scale.exp()
+    assert scores["clip_score"] == pytest.approx(100 * similar.diagonal().clamp(min=0).mean().item(), abs=0.01)
+    assert scores["clip_score_se"] > 0
+
+
+def test_scores_that_an_extractor_cannot_give(vit_folders: dict[str, Path]) -> None:
+    dinov2 = ViT("dinov2", str(vit_folders["dinov2"]))
+    features = dinov2(smooth_images(12, 28, 28))
+    for name, needed in (("inception_score", "inception"), ("clip_score", "clip")):
+        with pytest.raises(ValueError, match=f"{name} needs whole pictures and {needed} features"):
+            score_alone(features, dinov2, cut=WHOLE, also=[name], texts=[])
+    with pytest.raises(ValueError, match="clip_score needs whole pictures"):
+        score_alone(features, ViT("clip", str(vit_folders["clip"])), cut=Crops(8, 1), also=["clip_score"], texts=[])
+    with pytest.raises(ValueError, match="dinov2 has no features of texts"):
+        dinov2.embed_texts(["a"])
 
 
 def test_a_missing_vit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

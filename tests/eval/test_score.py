@@ -7,7 +7,7 @@ import pytest
 
 from eval.frechet import features_to_fid
 from eval.kid import features_to_kid
-from eval.score import require_equal_counts, score_features
+from eval.score import score_features
 from tests.eval.helpers import features
 
 
@@ -41,10 +41,3 @@ def test_what_cannot_be_scored_is_one_clear_line(n: int, m: int, suffix, message
 def test_different_extractors_are_refused() -> None:
     with pytest.raises(ValueError, match="4 dimensions and the reference 5"):
         score_features(np.zeros((9, 4)), np.zeros((9, 5)), "r")
-
-
-def test_different_counts_are_not_compared() -> None:
-    require_equal_counts({})
-    require_equal_counts({"direct": 64, "scalecrafter": 64})
-    with pytest.raises(ValueError, match="direct: 64, scalecrafter: 32"):
-        require_equal_counts({"direct": 64, "scalecrafter": 32})

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from baselines.direct import Direct
-from experiments import benchmark
+from experiments import benchmark, benchmark_solver
 from experiments.benchmark import MEASURES, ROWS, Measure, Row, main, measure_pairs, unet_memory
 from scalecrafter import Request, Sampler
 
@@ -67,3 +67,13 @@ def test_options_that_make_no_sense_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["--pairs", "0"])
     assert "at least 1" in capsys.readouterr().err
+
+
+def test_solvers_agree_and_are_reported(tmp_path, capsys):
+    benchmark_solver.main(["--images", "200", "--dim", "16", "--results", str(tmp_path)])
+    report = json.loads((tmp_path / "benchmark_solver.json").read_text())
+    assert json.loads(capsys.readouterr().out) == report
+    distances = [found["distance"] for found in report["solvers"].values()]
+    assert len(distances) == 3
+    assert distances == pytest.approx([distances[0]] * 3, rel=1e-6)
+    assert all(found["seconds"] > 0 for found in report["solvers"].values())

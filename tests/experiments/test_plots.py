@@ -72,9 +72,21 @@ def test_charts_draw_the_numbers_of_the_table():
 
 def test_an_ablation_has_a_line_for_all_that_varies_beside_its_number():
     variants = ["fixed true, radius 1", "fixed true, radius 2.5", "fixed false, radius 1", "fixed false, radius 2"]
-    table = made_up(variant=variants, resolution=["x4"] * 4)
+    table = made_up(variant=variants, resolution=["x4"] * 4, method=["scalecrafter"] * 4)
     (panel,) = ablation(table, {"x": "radius", "y": ["fid_r"]}).axes
-    assert drawn(panel) == {"x4, fixed true": [[1.0, 4.0], [2.5, 1.0]], "x4, fixed false": [[1.0, 6.0], [2.0, 2.0]]}
+    assert drawn(panel) == {"fixed true": [[1.0, 4.0], [2.5, 1.0]], "fixed false": [[1.0, 6.0], [2.0, 2.0]]}
+
+
+def test_variants_without_numbers_have_a_line_each():
+    table = made_up(variant=["inner", "outer"] * 2, method=["scalecrafter"] * 4)
+    panels = ablation(table, {"y": ["fid_r", "repetition"]}).axes
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == [
+        "x4: inner",
+        "x4: outer",
+        "x16: inner",
+        "x16: outer",
+    ]
+    assert [c.lines[0].get_data()[0][0] for c in panels[1].containers] == [2.0, 0.1, 5.0, 0.2]
 
 
 def test_charts_without_data_are_left_out():
