@@ -64,12 +64,13 @@ def plain_log_ticks(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def method_legend(figure: Figure, panels: Sequence[Axes], columns: int = 3) -> None:
-    """One entry for each method, below the panels."""
+def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
+    """One entry for each label, below the panels."""
     handles: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label.replace("_", " "), handle)
+            handles.setdefault(label, handle)
+    columns = 3 if max(map(len, handles)) < 20 else 1
     figure.legend(handles.values(), handles.keys(), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns)
 
 
@@ -83,7 +84,11 @@ def cost_frontier(table: pd.DataFrame) -> Figure:
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     for axes, (resolution, group) in zip(panels, groups, strict=True):
         for row in group.itertuples():
-            look = method_style(row.method) | {"linestyle": "", "elinewidth": 0.8, "label": row.method}
+            look = method_style(row.method) | {
+                "linestyle": "",
+                "elinewidth": 0.8,
+                "label": row.method.replace("_", " "),
+            }
             axes.errorbar(row.seconds_per_image, row.fid_r, 2 * row.fid_r_se, **look)
         plain_log_ticks(axes)
         low, high = axes.get_xlim()
@@ -95,7 +100,7 @@ def cost_frontier(table: pd.DataFrame) -> Figure:
         axes.set_xlabel("seconds per image")
     panels[0].set_ylabel(score_title("fid_r"))
     panels[0].set_ylim(bottom=0)
-    method_legend(figure, panels)
+    legend_below(figure, panels)
     return figure
 
 
@@ -111,14 +116,14 @@ def repetition_by_resolution(table: pd.DataFrame) -> Figure:
     for index, method in enumerate(methods):
         group = table[table["method"] == method].sort_values("resolution", key=lambda names: names.map(sizes))
         places = group["resolution"].map(sizes) * 1.04 ** (index - (len(methods) - 1) / 2)
-        look = method_style(method) | {"elinewidth": 0.8, "label": method}
+        look = method_style(method) | {"elinewidth": 0.8, "label": method.replace("_", " ")}
         axes.errorbar(places, group["repetition"], 2 * group["repetition_se"], **look)
     axes.set_xscale("log")
     axes.set_xticks(list(sizes.values()), list(sizes))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("area, times that of training")
     axes.set_ylabel("copies beyond one")
-    method_legend(figure, [axes])
+    legend_below(figure, [axes])
     return figure
 
 
@@ -157,7 +162,7 @@ def against_number(table: pd.DataFrame, title: str, names: Sequence[str]) -> Fig
         axes.set_ylabel(score_title(name))
     panels[-1].set_xlabel(title)
     if len(curves) > 1:
-        panels[0].legend()
+        legend_below(figure, [panels[0]])
     return figure
 
 
