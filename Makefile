@@ -15,13 +15,16 @@ MODEL ?= scenes
 PROMPTS ?=
 PROMPTS_LIMIT ?=
 STEPS ?=
+REFERENCE ?=
 RUNS ?=
 RESULTS ?=
+EXPERIMENT ?= $(if $(filter scenes,$(MODEL)),table1,paper)
 OVERRIDES = model=$(MODEL) \
 	$(if $(PROMPTS),prompts=$(PROMPTS)) \
 	$(if $(PROMPTS_LIMIT),prompts.limit=$(PROMPTS_LIMIT)) \
 	$(if $(STEPS),sampler.steps=$(STEPS)) \
 	$(if $(RUNS),paths.runs=$(RUNS)) \
+	$(if $(REFERENCE),metrics.reference=$(REFERENCE)) \
 	$(if $(RESULTS),paths.results=$(RESULTS))
 
 SMOKE_DIR ?= /tmp/scalecrafter-smoke
@@ -31,7 +34,7 @@ SMOKE_DIR ?= /tmp/scalecrafter-smoke
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  reproduce-table takes MODEL= PROMPTS= PROMPTS_LIMIT= STEPS= RUNS= RESULTS="
+	@echo "  reproduce-table takes MODEL= PROMPTS= PROMPTS_LIMIT= REFERENCE= STEPS= RUNS= RESULTS="
 
 setup: $(STAMP) ## Make the virtual environment from the pinned versions
 
@@ -66,9 +69,9 @@ type: $(STAMP) ## Check types
 	$(PY) -m mypy
 
 reproduce-table: $(STAMP) ## Generate, score and print the main table (resumes; MODEL=scenes by default)
-	$(PY) -m experiments.reproduce $(strip $(OVERRIDES))
+	$(PY) -m experiments.reproduce experiment=$(EXPERIMENT) $(strip $(OVERRIDES))
 
-reproduce-table-full: OVERRIDES += experiment=table1 experiment.skip=null
+reproduce-table-full: OVERRIDES += experiment.skip=null
 reproduce-table-full: reproduce-table ## The same with the cells that take longest
 
 ablations: $(STAMP) ## What each part and each setting of the method does, each a table and a plot

@@ -22,9 +22,9 @@ from tqdm import tqdm
 from baselines.attention_scaling import AttentionScaling
 from baselines.direct import Direct
 from baselines.multidiffusion import MultiDiffusion
-from experiments.config import command
+from experiments.command import command
 from experiments.manifest import write_atomically
-from experiments.models import LoadedModel, load_model
+from experiments.models import LoadedModel, ModelSource, load_model
 from experiments.run import environment
 from scalecrafter.method import Request, Sampler, ScaleCrafter, UNetMethod
 from scalecrafter.pipeline import training_size
@@ -254,7 +254,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> None:
     arguments = build_parser().parse_args(argv)
-    model = load_model("scenes" if arguments.model is None else "folder", arguments.model, arguments.dtype)
+    model = load_model(
+        ModelSource("scenes" if arguments.model is None else "folder", arguments.model, dtype=arguments.dtype)
+    )
     results = run_benchmark(model, arguments)
     report = {
         "environment": environment() | {"threads": str(torch.get_num_threads())},

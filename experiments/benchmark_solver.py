@@ -1,5 +1,6 @@
-"""`python -m experiments.benchmark_solver`: seconds for a Fréchet distance from statistics, ours and the libraries'
-as ratios in one run.
+"""`python -m experiments.benchmark_solver`: seconds for a Fréchet distance from statistics, ours and the libraries'.
+
+Ratios are of one run; each time is the shortest of some repeats.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from eval.frechet import features_to_stats, stats_to_fid
-from experiments.config import command
+from experiments.command import command
 from experiments.manifest import write_atomically
 from experiments.run import environment
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.feature_spaces import ReferenceSource
-from experiments.models import LoadedModel, load_model
+from experiments.models import LoadedModel, ModelSource, load_model
 from experiments.prompts import Prompt, load_prompts, prompts_identity
 from scalecrafter.method import Method, Sampler
 from scalecrafter.pipeline import training_size
 
+PAPER_LIMIT = "paper"
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
@@ -99,7 +99,7 @@ def build_cell(config: DictConfig) -> Cell:
         values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise ValueError(" ".join(str(error).split())) from error
-    model = load_model(values["model"]["name"], values["model"]["path"], values["model"]["dtype"])
+    model = load_model(model_source(values["model"]))
     method = build_method(config)
     base_height, base_width = training_size(model.pipe)
     resolution = values["resolution"]
@@ -110,6 +110,8 @@ def build_cell(config: DictConfig) -> Cell:
     sampler = Sampler(**values["sampler"])
     identity = {
         "model": {"name": model.name, "sha256": model.digest, "dtype": model.dtype},
+        **({"scheduler": model.source.scheduler} if model.source.scheduler else {}),
+        **({"tiled_decoding": True} if model.tiles(height, width) else {}),
         "method": {"name": values["method"]["name"], **method.describe(model.pipe, height, width)},
         "size": [height, width],
         "sampler": {"steps": sampler.steps, "guidance_scale": sampler.guidance_scale, "eta": sampler.eta},
@@ -124,7 +126,7 @@ def build_cell(config: DictConfig) -> Cell:
         height=height,
         width=width,
         sampler=sampler,
-        prompts=load_prompts(values["prompts"]),
+        prompts=load_prompts(values["prompts"] | {"limit": prompt_count(values["prompts"]["limit"], height, width)}),
         seed=values["seed"],
         batch_size=automatic_batch(height, width) if values["batch_size"] == "auto" else int(values["batch_size"]),
         metrics=read_metrics(dict(values["metrics"])),
@@ -132,6 +134,11 @@ def build_cell(config: DictConfig) -> Cell:
         logger=values["logger"],
         identity=identity,
     )
+
+
+def model_source(values: dict[str, Any]) -> ModelSource:
+    """The `model` node of the configuration, without what it holds for methods and samplers."""
+    return ModelSource(**{field.name: values[field.name] for field in fields(ModelSource) if field.name in values})
 
 
 def build_method(config: DictConfig) -> Method:
@@ -144,6 +151,20 @@ def build_method(config: DictConfig) -> Method:
     return method
 
 
+def prompt_count(limit: int | str | None, height: int, width: int) -> int | None:
+    """How many prompts; "paper" means the paper's count, 30,000 up to 1024x1024 and 10,000 above."""
+    if limit != PAPER_LIMIT:
+        if isinstance(limit, str):
+            raise ValueError(f"prompts.limit is a number, null or {PAPER_LIMIT}, not {limit!r}")
+        return limit
+    return 30_000 if height * width <= 1024**2 else 10_000
+
+
+def base_overrides(overrides: Sequence[str], cell: Cell) -> list[str]:
+    """The command line of the samples of training size that a cell's scores need, for the cell's prompts."""
+    return [*overrides, "method=direct", "resolution=x1", f"prompts.limit={len(cell.prompts)}"]
+
+
 def whole(side: float, key: str) -> int:
     if side != int(side) or side < 1:
         raise ValueError(f"resolution.{key} gives a side of {side} pixels: choose a factor that gives whole pixels")
@@ -153,12 +174,3 @@ def whole(side: float, key: str) -> int:
 def automatic_batch(height: int, width: int) -> int:
     """As many pictures as have the pixels of eight of 128x128, at least one."""
     return max(1, 8 * 128 * 128 // (height * width))
-
-
-def command(action: Callable[[Sequence[str]], None]) -> None:
-    """Run a command with the overrides of the command line; what goes wrong becomes one line and exit code 2."""
-    try:
-        action(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)

@@ -1,8 +1,11 @@
-"""Pipelines from folders: safetensors only, one line for what is missing or damaged, a digest of what was loaded."""
+"""Pipelines from the hub, a folder or a single file: safetensors only, a digest of what was loaded, and one line for
+what is missing, damaged or another model than the configuration says.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,29 +14,68 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from experiments.scenes import WEIGHTS
+from scalecrafter.pipeline import training_size
+
+DTYPE = "dtype" if diffusers.__version__ >= "0.42" else "torch_dtype"  # the older one is named after torch
+DTYPES = ("float32", "float16", "bfloat16")
+PIPELINES = {
+    "StableDiffusionPipeline": StableDiffusionPipeline,
+    "StableDiffusionXLPipeline": StableDiffusionXLPipeline,
+}
+TEXTS = ("*.json", "*.txt")
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+OFFLINE_REMEDY = "restore it with `git checkout -- experiments/scenes/weights`"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model as the configuration names it (conf/model): what to load and what it has to be.
+
+    Args:
+        path: local folder of a pipeline, or a single-file checkpoint; replaces ``id``.
+        id: of the hub, with ``revision`` (a commit) and ``variant`` of its weight files ("fp16").
+        config: for a single file, folder or hub id of a pipeline of the same shape, for everything but weights.
+        dtype: "auto", "float32", "float16" or "bfloat16".
+        scheduler: "ddim", or None for the pipeline's own.
+        vae: folder or hub id of another autoencoder.
+        prediction: what the U-Net has to predict, "epsilon" or "v_prediction"; None: either.
+        side: pixels of its training size; None: any.
+        tiled_above: pictures with a longer side are decoded in overlapping tiles; None: never.
+    """
+
+    name: str
+    path: str | None = None
+    id: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+    config: str | None = None
+    dtype: str = "auto"
+    scheduler: str | None = None
+    vae: str | None = None
+    prediction: str | None = None
+    side: int | None = None
+    tiled_above: int | None = None
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A pipeline ready to draw; ``digest`` is the sha256 over the contents of its files."""
 
-    name: str
+    source: ModelSource
     pipe: Any
     dtype: str
     digest: str
 
+    @property
+    def name(self) -> str:
+        return self.source.name
 
-def folder_digest(folder: Path) -> str:
-    """sha256 over the relative names and contents of the files that a pipeline loads."""
-    total = hashlib.sha256()
-    for path in sorted(folder.glob("*/*")) + [folder / "model_index.json"]:
-        if path.suffix in {".json", ".safetensors", ".txt"}:
-            total.update(path.relative_to(folder).as_posix().encode())
-            total.update(hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
+    def tiles(self, height: int, width: int) -> bool:
+        """Whether pictures of this size are decoded in tiles."""
+        return self.source.tiled_above is not None and max(height, width) > self.source.tiled_above
 
 
 def automatic_dtype() -> str:
@@ -45,27 +87,144 @@ def automatic_dtype() -> str:
 
 
 @cache
-def load_model(name: str, path: str | None, dtype: str) -> LoadedModel:
-    """Load the pipeline folder ``path`` (None: the weights of the project) in ``dtype``, on a GPU if there is one.
+def load_model(source: ModelSource) -> LoadedModel:
+    """The pipeline, on a GPU if there is one.
 
     Raises:
-        FileNotFoundError: no pipeline folder there.
-        ValueError: a file in it is missing or damaged, or the dtype is unknown.
+        FileNotFoundError: nothing there, or not to be fetched.
+        ValueError: a file is missing or damaged, holds pickles, or is another model than ``source`` says.
     """
-    folder = WEIGHTS if path is None else Path(path)
-    remedy = "restore it with `git checkout -- experiments/scenes/weights`" if path is None else "copy it again"
-    if not (folder / "model_index.json").is_file():
-        raise FileNotFoundError(f"no pipeline folder at {folder} (no model_index.json): {remedy}")
-    chosen = automatic_dtype() if dtype == "auto" else dtype
-    if chosen not in ("float32", "float16", "bfloat16"):
-        raise ValueError(f"model.dtype must be auto, float32, float16 or bfloat16, not {dtype!r}")
+    if source.dtype not in ("auto", *DTYPES):
+        raise ValueError(f"model.dtype must be auto, {', '.join(DTYPES)}, not {source.dtype!r}")
+    if source.scheduler not in (None, "ddim"):
+        raise ValueError(f"model.scheduler is ddim or null, the pipeline's own, not {source.scheduler!r}")
+    dtype = automatic_dtype() if source.dtype == "auto" else source.dtype
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    try:
-        pipe = StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    except Exception as error:  # whatever the libraries raise, the cause is a file in this folder
-        raise ValueError(f"the model at {folder} is incomplete or damaged ({error}): {remedy}") from error
-    pipe.to("cuda" if torch.cuda.is_available() else "cpu", getattr(torch, chosen))
+    place = locate(source)
+    pipe = load_file(source, place, dtype) if place.is_file() else load_folder(source, place, dtype)
+    digest = folder_digest(place) if place.is_dir() else hashlib.sha256(place.read_bytes()).hexdigest()
+    if source.vae:
+        pipe.vae, added = load_vae(source.vae, dtype)
+        digest = hashlib.sha256(f"{digest} {added}".encode()).hexdigest()
+    check_model(source, place, pipe)
+    if source.scheduler:
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     pipe.unet.to(memory_format=torch.channels_last)
     pipe.vae.to(memory_format=torch.channels_last)
-    return LoadedModel(name, pipe, chosen, folder_digest(folder))
+    return LoadedModel(source, pipe, dtype, digest)
+
+
+def locate(source: ModelSource) -> Path:
+    """Folder or file of the weights: ``path``, or ``id`` fetched once, or the project's own."""
+    if source.path is None and source.id:
+        return fetch(source.id, source.revision, source.variant, f"model.path=DIR ({source.name})")
+    place = WEIGHTS if source.path is None else Path(source.path)
+    if place.suffix in PICKLES:
+        raise ValueError(f"{place} is a pickle, which can run anything when it is loaded: convert it to safetensors")
+    if not place.is_file() and not (place / "model_index.json").is_file():
+        remedy = OFFLINE_REMEDY if source.path is None else "give the folder that save_pretrained wrote"
+        raise FileNotFoundError(f"no pipeline folder at {place} (no model_index.json): {remedy}")
+    return place
+
+
+def fetch(name: str, revision: str | None, variant: str | None, instead: str) -> Path:
+    """Folder of a hub repository's configuration and safetensors, from the local cache or the network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    weights = f"*.{variant}.safetensors" if variant else "*model.safetensors"
+    wanted, unwanted = [*TEXTS, weights], ["safety_checker/*"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
+        files = " ".join(f"--include '{pattern}'" for pattern in wanted)
+        raise FileNotFoundError(
+            f"{name} is not in the local cache and cannot be fetched ({type(error).__name__}): where there is a "
+            f"network run `{command} {files}`, copy the folder that it prints, and give it as {instead}"
+        ) from error
+
+
+def pipeline_class(folder: Path) -> Any:
+    """The class that a pipeline folder names; ValueError if it is none that the benchmark draws with."""
+    try:
+        name = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"the model at {folder} is incomplete or damaged: its model_index.json has no class"
+        ) from error
+    if not isinstance(name, str) or name not in PIPELINES:
+        raise ValueError(f"{folder} holds a {name}: text-to-image needs a {' or '.join(PIPELINES)}")
+    return PIPELINES[name]
+
+
+def options_of(kind: Any, dtype: str) -> dict[str, Any]:
+    """What both ways of loading are told. The safety checker would black out pictures that are to be scored."""
+    checker = {"safety_checker": None, "feature_extractor": None} if kind is StableDiffusionPipeline else {}
+    return {DTYPE: getattr(torch, dtype), "local_files_only": True, **checker}
+
+
+def load_folder(source: ModelSource, folder: Path, dtype: str) -> Any:
+    kind = pipeline_class(folder)
+    variant = source.variant if any(folder.glob(f"unet/*.{source.variant}.safetensors")) else None
+    try:
+        return kind.from_pretrained(folder, use_safetensors=True, variant=variant, **options_of(kind, dtype))
+    except Exception as error:  # whatever the libraries raise, the cause is a file in this folder
+        remedy = OFFLINE_REMEDY if folder == WEIGHTS else "copy it again"
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the model at {folder} is incomplete or damaged ({reason}): {remedy}") from error
+
+
+def load_file(source: ModelSource, file: Path, dtype: str) -> Any:
+    if source.config and Path(source.config).is_dir():
+        folder = Path(source.config)
+    elif name := source.config or source.id:
+        folder = fetch(name, None if source.config else source.revision, None, "model.config=DIR")
+    else:
+        raise ValueError(f"{file} is a single file: give model.config, folder or hub id of a pipeline of its shape")
+    kind = pipeline_class(folder)
+    try:
+        return kind.from_single_file(str(file), config=str(folder), **options_of(kind, dtype))
+    except Exception as error:  # whatever the libraries raise, the cause is this file or the shape it was said to have
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the checkpoint {file} does not load into the shape of {folder} ({reason})") from error
+
+
+def load_vae(name: str, dtype: str) -> tuple[Any, str]:
+    """(autoencoder, digest)."""
+    folder = Path(name) if Path(name).is_dir() else fetch(name, None, None, "model.vae=DIR")
+    try:
+        vae = AutoencoderKL.from_pretrained(folder, use_safetensors=True, **{DTYPE: getattr(torch, dtype)})
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the autoencoder at {folder} is incomplete or damaged ({reason}): copy it again") from error
+    return vae, folder_digest(folder)
+
+
+def check_model(source: ModelSource, place: Path, pipe: Any) -> None:
+    """ValueError if it is another model than the configuration says."""
+    predicts = pipe.scheduler.config.get("prediction_type", "epsilon")
+    if source.prediction not in (None, predicts):
+        raise ValueError(
+            f"{place} predicts {predicts}, but {source.name} is a model of {source.prediction}: take another folder, "
+            "or model=folder, which takes any"
+        )
+    if source.side is not None and training_size(pipe) != (source.side, source.side):
+        height, width = training_size(pipe)
+        raise ValueError(
+            f"{place} was trained at {height}x{width}, but {source.name} is trained at {source.side}x{source.side}: "
+            "take another folder, or model=folder, which takes any"
+        )
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 over the relative names and contents of the files that a pipeline or an autoencoder loads."""
+    index = folder / "model_index.json"
+    total = hashlib.sha256()
+    for path in [*sorted(folder.glob("*/*")), index] if index.is_file() else sorted(folder.glob("*")):
+        if path.suffix in {".json", ".safetensors", ".txt"}:
+            total.update(path.relative_to(folder).as_posix().encode())
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()

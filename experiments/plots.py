@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from experiments.command import command
 from experiments.finished import gallery_columns, read_table, row_labels
 from experiments.galleries import write_gallery, write_zoom
 from experiments.style import CHART, COLUMN, INK, method_style, save_chart, shades
@@ -227,6 +228,4 @@ def redraw(overrides: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    from experiments.config import command
-
     command(redraw)

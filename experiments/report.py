@@ -20,7 +20,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.config import CONF, command, compose_config
+from experiments.command import command
+from experiments.config import CONF, compose_config
 from experiments.finished import (
     Column,
     gallery_columns,

@@ -14,7 +14,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments.config import build_cell, command, compose_config
+from experiments.command import command
+from experiments.config import build_cell, compose_config
 from experiments.plots import draw_pictures
 from experiments.run import run_cell
 from experiments.table import Row, collect, write_table
@@ -44,12 +45,13 @@ def read_experiment(overrides: Sequence[str]) -> Experiment:
     """The experiment that the overrides name, table1 without one."""
     if not any(override.startswith("experiment=") for override in overrides):
         overrides = ["experiment=table1", *overrides]
-    config = compose_config(overrides)
+    chosen = [override for override in overrides if override.startswith("experiment")]
+    # What the command line says comes after what the file says.
+    file_says = compose_config(chosen).experiment.get("overrides") or []
+    shared = [*chosen, *file_says, *(override for override in overrides if override not in chosen)]
+    config = compose_config(shared)
     options: dict[str, Any] = OmegaConf.to_container(config.experiment, resolve=True)  # type: ignore[assignment]
     grids = options["cells"] if isinstance(options["cells"], list) else [options["cells"]]
-    # What the command line says comes after what the file says.
-    shared = [override for override in overrides if override.startswith("experiment=")]
-    shared += [*(options.get("overrides") or []), *(o for o in overrides if not o.startswith("experiment="))]
     found: dict[tuple[str, ...], str] = {}
     for cell in (cell for grid in grids for cell in combinations(grid)):
         values = {key: value for key, (_, value) in cell.items()}

@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.config import CONF, Cell, build_cell, command, compose_config
+from experiments.command import command
+from experiments.config import CONF, Cell, base_overrides, build_cell, compose_config
 from experiments.manifest import Record, add_picture, read_records, write_atomically, write_records
 from experiments.prompts import Prompt, prompt_seed
 from experiments.score import check_scorable, score_cell
 from experiments.tracking import log_cell
+from scalecrafter.decode import tiled_decoding
 from scalecrafter.method import Request
 
 
@@ -79,8 +81,9 @@ def draw_batch(cell: Cell, prompts: Sequence[Prompt]) -> list[Record]:
     seeds = [prompt_seed(cell.seed, prompt.id) for prompt in prompts]
     request = Request([p.text for p in prompts], seeds, cell.height, cell.width, cell.sampler)
     started = time.perf_counter()
-    with counted_evaluations(cell.model.pipe.unet) as evaluations:
-        images = cell.method.generate(cell.model.pipe, request)
+    pipe, tiled = cell.model.pipe, cell.model.tiles(cell.height, cell.width)
+    with counted_evaluations(pipe.unet) as evaluations, tiled_decoding(pipe.vae) if tiled else nullcontext():
+        images = cell.method.generate(pipe, request)
     cost = {"images": len(prompts), "seconds": round(time.perf_counter() - started, 3)}
     with (cell.folder / "costs.jsonl").open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(cost | {"unet_evaluations": sum(evaluations)}) + "\n")
@@ -113,7 +116,7 @@ def run_cell(overrides: Sequence[str]) -> Path:
     if cell.metrics.extractor is None:
         return draw_cell(cell)
     check_scorable(cell)
-    base = build_cell(compose_config([*overrides, "method=direct", "resolution=x1"]))
+    base = build_cell(compose_config(base_overrides(overrides, cell)))
     base_folder = draw_cell(base)
     if base.folder != cell.folder:
         draw_cell(cell)

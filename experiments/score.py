@@ -21,7 +21,8 @@ from eval.images import FilePicture
 from eval.repetition import Windows
 from eval.score import as_metrics, check_names, score_alone, score_features
 from eval.uncertainty import MINIMUM_IMAGES, estimate_mean
-from experiments.config import Cell, build_cell, command, compose_config
+from experiments.command import command
+from experiments.config import Cell, base_overrides, build_cell, compose_config
 from experiments.feature_spaces import build_extractor, protocol_of
 from experiments.manifest import read_records, write_atomically
 from experiments.scenes.features import SceneFeatures
@@ -128,7 +129,7 @@ def score_cell(cell: Cell, base_folder: Path) -> dict[str, Any]:
 def rescore(overrides: Sequence[str]) -> None:
     """Score a finished cell again and print its scores."""
     cell = build_cell(compose_config(overrides))
-    base = build_cell(compose_config([*overrides, "method=direct", "resolution=x1"]))
+    base = build_cell(compose_config(base_overrides(overrides, cell)))
     for folder in (base.folder, cell.folder):
         missing = len(cell.prompts) - len(read_records(folder))
         if missing > 0:

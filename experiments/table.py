@@ -12,6 +12,7 @@ import pandas as pd
 
 from eval.score import as_estimate
 from eval.uncertainty import Estimate
+from experiments.published import published_beside
 
 if TYPE_CHECKING:  # reading a table needs no model
     from experiments.config import Cell
@@ -26,7 +27,7 @@ SCORES = {
 }
 SHARES = {"object_accuracy": "object ↑", "colour_accuracy": "colour ↑"}
 COSTS = {"seconds_per_image": "s/image", "unet_evaluations_per_image": "U-Net evals"}
-PER_SIZE = ("reference", "crops")  # parts of a protocol that differ between resolutions
+PER_SIZE = ("n", "reference", "crops")  # what may differ between resolutions, which are not compared
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -38,8 +39,8 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def require_same_protocol(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
-    """ValueError naming two rows (name, resolution, metrics) that differ in the number of pictures or in how they were
-    scored. References and positions of crops belong to a size: they have to be alike within a resolution.
+    """ValueError naming two rows (name, resolution, metrics) that differ in how they were scored. The number of
+    pictures, the reference and the positions of crops have to be alike within a resolution.
     """
     seen: dict[tuple[str, str], tuple[str, Any]] = {}
     for name, resolution, metrics in rows:
@@ -133,15 +134,20 @@ def write_table(table: pd.DataFrame, folder: Path, name: str) -> str:
 
     folder.mkdir(parents=True, exist_ok=True)
     shown = readable(table)
-    n = int(table["n"].iloc[0])
+    counts = {row.resolution: f"{row.n} prompts a cell" for row in table.itertuples()}
+    alike = len(set(counts.values())) == 1
+    count = next(iter(counts.values())) if alike else ", ".join(f"{r}: {text}" for r, text in counts.items())
     note = (
-        f"{n} prompts a cell; ± standard error over prompts; _r: against real pictures, _b: base-size samples;\n"
+        f"{count}; ± standard error over prompts; _r: against real pictures, _b: base-size samples;\n"
         "*: the best at its resolution, or not told apart from it (paired difference within two standard errors);\n"
         "pFID: of native-resolution crops (detail only, blind to composition);\n"
         "repetition: copies of the object beyond one; object, colour: pictures that show what was asked for;\n"
         "U-Net evals: guidance pairs an image, in units of the training size."
     )
     markdown = f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n{note}\n"
+    published = published_beside(table)
+    if published:
+        markdown += f"\n{published}\n"
     table.to_csv(folder / f"{name}.csv", index=False)
     (folder / f"{name}.md").write_text(markdown, encoding="utf-8")
     (folder / f"{name}.tex").write_text(latex(shown), encoding="utf-8")

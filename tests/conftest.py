@@ -4,6 +4,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from experiments.config import build_cell, compose_config
 from experiments.plots import draw_pictures
@@ -11,7 +13,7 @@ from experiments.reproduce import read_experiment
 from experiments.run import draw_cell
 from experiments.score import score_cell
 from experiments.table import collect, write_table
-from tests.tiny import tiny_overrides, tiny_pipeline
+from tests.tiny import tiny_overrides, tiny_pipeline, tiny_sdxl_pipeline
 
 
 @pytest.fixture
@@ -22,12 +24,16 @@ def pipe(tmp_path):
 
 @pytest.fixture(scope="session")
 def save_pipeline(tmp_path_factory):
-    """save_pipeline(family) -> folder of a tiny StableDiffusionPipeline of that family; not to be changed."""
+    """save_pipeline(family) -> folder of a tiny pipeline of that family; not to be changed."""
 
     @cache
     def save(family: str) -> Path:
         folder = tmp_path_factory.mktemp(family)
-        tiny_pipeline(folder / "tokenizer_source", family).save_pretrained(folder / "pipeline")
+        if family == "sdxl":
+            made = tiny_sdxl_pipeline(folder / "tokenizer_source")
+        else:
+            made = tiny_pipeline(folder / "tokenizer_source", family)
+        made.save_pretrained(folder / "pipeline")
         return folder / "pipeline"
 
     return save
@@ -59,3 +65,23 @@ def finished(pipe_folder, tmp_path_factory):
         write_table(table, experiment.results, experiment.name)
         draw_pictures(experiment.name, table, experiment.plot, experiment.runs, experiment.results)
     return folder
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the true format with random weights, made by the library's own class."""
+    torch.manual_seed(0)
+    library = FeatureExtractorInceptionV3.__new__(FeatureExtractorInceptionV3)
+    path = tmp_path_factory.mktemp("inception") / "inception.pth"
+    original = torch.load
+    torch.load = lambda *args, **kwargs: library.state_dict()  # as built, before anything is loaded
+    try:
+        library.__init__("inception", ["2048"], feature_extractor_weights_path="any")
+    finally:
+        torch.load = original
+    state = library.state_dict()
+    for value in state.values():
+        if value.is_floating_point() and value.ndim == 4:
+            torch.nn.init.kaiming_normal_(value)
+    torch.save(state, path)
+    return path

@@ -46,26 +46,6 @@ def test_legacy_is_torch_fidelitys() -> None:
     assert not torch.allclose(resize(to_tensor(images), 299), expected, atol=1)
 
 
-@pytest.fixture(scope="module")
-def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of the true format with random weights, made by the library's own class."""
-    torch.manual_seed(0)
-    library = FeatureExtractorInceptionV3.__new__(FeatureExtractorInceptionV3)
-    path = tmp_path_factory.mktemp("inception") / "inception.pth"
-    original = torch.load
-    torch.load = lambda *args, **kwargs: library.state_dict()  # as built, before anything is loaded
-    try:
-        library.__init__("inception", ["2048"], feature_extractor_weights_path="any")
-    finally:
-        torch.load = original
-    state = library.state_dict()
-    for value in state.values():
-        if value.is_floating_point() and value.ndim == 4:
-            torch.nn.init.kaiming_normal_(value)
-    torch.save(state, path)
-    return path
-
-
 def test_inception_is_torch_fidelitys(inception_file: Path) -> None:
     """Features, and the Inception score that follows from them."""
     images = smooth_images(10, 299, 299)
