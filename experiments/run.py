@@ -19,6 +19,7 @@ from typing import Any
 import hydra
 import torch
 import yaml
+from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from tqdm import tqdm
@@ -94,8 +95,15 @@ def draw_batch(cell: Cell, prompts: Sequence[Prompt]) -> list[Record]:
 
 
 def draw_cell(cell: Cell) -> Path:
-    """Draw what is missing of a cell; returns its folder."""
+    """Draw what is missing of a cell; returns its folder. Jobs that need the same cell, as all need the samples of
+    training size, wait for the first one that draws it.
+    """
     prepare_folder(cell)
+    with FileLock(cell.folder / ".lock"):
+        return draw_missing(cell)
+
+
+def draw_missing(cell: Cell) -> Path:
     records = read_records(cell.folder)
     done = {record.id for record in records}
     pending = [prompt for prompt in cell.prompts if prompt.id not in done]

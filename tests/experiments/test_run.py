@@ -347,3 +347,16 @@ def test_a_cell_that_fails_does_not_stop_the_others(tiny, tmp_path, capsys, monk
 
 def test_values_as_hydra_reads_them():
     assert [override(value) for value in (None, True, 2, 1.5, "x4")] == ["null", "true", "2", "1.5", "x4"]
+
+
+def test_two_jobs_that_need_the_same_cell_draw_it_once(tiny):
+    """Started together; whoever comes second waits and finds it done."""
+    command = [sys.executable, "-m", "experiments.run", *tiny, "metrics=none", "sampler.steps=30"]
+    jobs = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    for job in jobs:
+        job.communicate()
+        assert job.returncode == 0
+    cell = cell_of([*tiny, "metrics=none", "sampler.steps=30"])
+    costs = [json.loads(line) for line in (cell.folder / "costs.jsonl").read_text().splitlines()]
+    assert sum(cost["images"] for cost in costs) == 4
+    assert len((cell.folder / "manifest.jsonl").read_text().splitlines()) == 4
