@@ -41,6 +41,7 @@ from experiments.table import COSTS, SCORES, SHARES
 TEMPLATES = Path(__file__).with_name("templates")
 PROMPTS = {True: 8, False: 4}  # shown of the main table, of an ablation
 PIXELS = 24_000_000  # of all pictures together: 7 to 14 MB in the page, so that it can be sent around
+TITLES = {"table1": "The table"}
 HEADLINES = {"fid_r": "FID_r", "repetition": "copies beyond one", "seconds_per_image": "seconds per image"}
 QUALITY = 92  # artefacts of methods must not drown in those of compression
 
@@ -153,10 +154,18 @@ def page_svg(figure: Figure, name: str) -> Markup:
     return Markup(chart_svg(figure, name))
 
 
+def prompt_count(table: pd.DataFrame) -> str:
+    """How many prompts each cell has, in words."""
+    counts = dict(zip(table["resolution"], table["n"], strict=True))
+    if len(set(counts.values())) == 1:
+        return f"{table['n'].iloc[0]} prompts a cell"
+    return "prompts a cell: " + ", ".join(f"{n} at {resolution}" for resolution, n in counts.items())
+
+
 def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, results: Path) -> dict[str, Any]:
     """Everything the page shows of the experiment in the file ``path``."""
     table = read_table(results / f"{name}.csv")
-    main = name.startswith("table")
+    main = not name.startswith("ablate_")
     text, claim = read_description(path)
     methods = {resolution: list(group["method"]) for resolution, group in table.groupby("resolution", sort=False)}
     galleries = [
@@ -165,12 +174,12 @@ def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, resu
     ]
     return {
         "name": name,
-        "title": "The table" if main else "Ablation: " + name.removeprefix("ablate_").replace("_", " "),
+        "title": TITLES.get(name) or name.replace("ablate_", "Ablation: ").replace("_", " "),
         "main": main,
         "text": text,
         "claim": claim,
         "models": sorted(set(table["model"])),
-        "n": int(table["n"].iloc[0]),
+        "count": prompt_count(table),
         "table": table_view(table),
         "headlines": headlines(table) if main else [],
         "charts": chart_views(name, table, plot),
@@ -235,7 +244,7 @@ def report(overrides: Sequence[str]) -> None:
     sections, missing = [], []
     results = Path(compose_config(overrides).paths.results)
     files = sorted((CONF / "experiment").glob("*.yaml"))
-    for path in sorted(files, key=lambda path: not path.stem.startswith("table")):
+    for path in sorted(files, key=lambda path: (path.stem.startswith("ablate_"), path.stem not in TITLES)):
         experiment = read_experiment([*overrides, f"experiment={path.stem}"])
         if (results / f"{experiment.name}.csv").is_file():
             sections.append(section(path, experiment.name, experiment.plot, experiment.runs, results))
