@@ -29,7 +29,7 @@ OVERRIDES = model=$(MODEL) \
 
 SMOKE_DIR ?= /tmp/scalecrafter-smoke
 
-.PHONY: help setup test test-slow lint format type reproduce-table reproduce-table-full ablations gallery train-scenes smoke clean
+.PHONY: help setup test test-slow lint format type reproduce-table reproduce-table-full ablations gallery report notebooks train-scenes smoke clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,8 +78,17 @@ ablations: $(STAMP) ## What each part and each setting of the method does, each 
 	@for name in dilation layers tau dispersion guidance freeu eta; do \
 		$(PY) -m experiments.reproduce experiment=ablate_$$name $(strip $(OVERRIDES)) || exit 1; done
 
-gallery: $(STAMP) ## Draw the gallery picture from finished runs
-	$(PY) -m experiments.plots
+gallery: $(STAMP) ## Draw the charts and galleries of the main table again, from finished runs
+	$(PY) -m experiments.plots $(strip $(OVERRIDES))
+
+report: $(STAMP) ## One page to look at, results/report.html, from whatever is finished
+	$(PY) -m experiments.report $(strip $(OVERRIDES))
+
+notebooks: $(STAMP) ## Run the notebooks; what they show goes to results/notebooks
+	@mkdir -p "$(or $(RESULTS),results)/notebooks"
+	@for name in notebooks/*.ipynb; do \
+		RUNS="$(RUNS)" RESULTS="$(RESULTS)" $(VENV)/bin/jupyter execute "$$name" \
+			--output="$(abspath $(or $(RESULTS),results))/notebooks/$$(basename $$name)" || exit 1; done
 
 train-scenes: $(STAMP) ## Train the embedded scenes model from nothing (resumes)
 	$(PY) -m experiments.scenes.train

@@ -1,33 +1,34 @@
-"""Pictures of results: the table as PNG, and galleries of prompts x methods with the same seeds.
-
-`python -m experiments.plots [overrides]` redraws those of a finished experiment.
+"""Charts of tables, a paper's column wide: scores against cost, repetition against size, ablations; and a table as
+picture. `python -m experiments.plots [overrides]` draws charts and galleries of a finished experiment again.
 """
 
 from __future__ import annotations
 
+import itertools
+import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
-from PIL import Image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from experiments.command import command
-from experiments.config import Cell
-from experiments.manifest import read_records
-from experiments.table import SCORES, collect
-
-GALLERY_PROMPTS = 6
+from experiments.finished import gallery_columns, read_table, row_labels
+from experiments.galleries import write_gallery, write_zoom
+from experiments.style import CHART, COLUMN, INK, method_style, save_chart, shades
+from experiments.table import SCORES
 
 
 def table_picture(shown: pd.DataFrame, note: str, path: Path) -> None:
     """Draw the readable table."""
-    figure, axes = plt.subplots(figsize=(1.25 * len(shown.columns), 0.32 * (len(shown) + 3)))
+    figure = Figure(figsize=(1.25 * len(shown.columns), 0.32 * (len(shown) + 3)))
+    axes = figure.subplots()
     axes.axis("off")
     drawn = axes.table(cellText=shown.values.tolist(), colLabels=list(shown.columns), loc="center", cellLoc="center")
     drawn.auto_set_font_size(False)
@@ -41,63 +42,188 @@ def table_picture(shown: pd.DataFrame, note: str, path: Path) -> None:
             box.set_text_props(weight="bold")
     axes.set_title(note, fontsize=8, color="#555555", y=-0.02, va="top")
     figure.savefig(path, dpi=180, bbox_inches="tight")
-    plt.close(figure)
 
 
-def write_gallery(columns: Sequence[tuple[str, Cell]], path: Path, prompts: int = GALLERY_PROMPTS) -> None:
-    """One row for each of the first prompts, one column for each cell, pictures of one height."""
-    cells = [cell for _, cell in columns]
-    files = [{record.id: cell.folder / record.file for record in read_records(cell.folder)} for cell in cells]
-    shown = [prompt for prompt in cells[0].prompts[:prompts] if all(prompt.id in found for found in files)]
-    widths = [cell.width / cell.height for cell in cells]
-    figure, grid = plt.subplots(
-        len(shown),
-        len(columns),
-        figsize=(2.2 * sum(widths), 2.3 * len(shown)),
-        squeeze=False,
-        gridspec_kw={"width_ratios": widths, "wspace": 0.04, "hspace": 0.14},
-    )
-    for row, prompt in enumerate(shown):
-        for column, (title, _) in enumerate(columns):
-            axes = grid[row][column]
-            axes.imshow(Image.open(files[column][prompt.id]), interpolation="lanczos")
-            axes.axis("off")
-            if row == 0:
-                axes.set_title(title, fontsize=10)
-        grid[row][0].text(0, -0.03, prompt.text, transform=grid[row][0].transAxes, fontsize=8, va="top")
-    figure.savefig(path, dpi=130, bbox_inches="tight", facecolor="white")
-    plt.close(figure)
+def score_title(name: str) -> str:
+    return SCORES[name].removesuffix(" ↓")
 
 
-def plot_ablation(table: pd.DataFrame, plot: dict[str, Any], path: Path) -> list[Path]:
-    """Each score of ``plot.y`` against the numbers in the variants, one line for each resolution, with two standard
-    errors; PNG and PDF.
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (cost, score) for which no other is as good in both and better in one, from cheap to dear."""
+    front: list[tuple[float, float]] = []
+    for cost, score in sorted(set(points)):
+        if not front or score < front[-1][1]:
+            front.append((cost, score))
+    return front
+
+
+def plain_log_ticks(axes: Axes) -> None:
+    """A logarithmic x axis labelled 0.2, 0.5, 1, 2 instead of powers of ten."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
+    """One entry for each label, below the panels."""
+    handles: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    columns = 3 if max(map(len, handles)) < 20 else 1
+    figure.legend(handles.values(), handles.keys(), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns)
+
+
+@matplotlib.rc_context(CHART)
+def cost_frontier(table: pd.DataFrame) -> Figure:
+    """FID_r against seconds per image, a panel for each resolution, with two standard errors. The line is the
+    frontier: whatever lies above it is beaten in both by some method on it.
     """
-    numbers = table["variant"].str.extract(r"(-?[0-9.]+)$")[0].astype(float)
-    figure, panels = plt.subplots(1, len(plot["y"]), figsize=(3.2 * len(plot["y"]), 2.6), squeeze=False)
-    for axes, name in zip(panels[0], plot["y"], strict=True):
-        for resolution, group in table.groupby("resolution", sort=False):
-            axes.errorbar(
-                numbers[group.index], group[name], 2 * group[f"{name}_se"], marker="o", capsize=2, label=resolution
-            )
-        axes.set_xlabel(plot["x"])
-        axes.set_ylabel(SCORES[name].removesuffix(" ↓"))
-        axes.grid(alpha=0.3)
-    panels[0][0].legend(frameon=False)
-    figure.tight_layout()
-    paths = [path.with_suffix(".png"), path.with_suffix(".pdf")]
-    for each in paths:
-        figure.savefig(each, dpi=180)
-    plt.close(figure)
+    groups = list(table.groupby("resolution", sort=False))
+    figure = Figure(figsize=(COLUMN * max(1.0, len(groups) / 2), 1.9), layout="constrained")
+    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    for axes, (resolution, group) in zip(panels, groups, strict=True):
+        for row in group.itertuples():
+            look = method_style(row.method) | {
+                "linestyle": "",
+                "elinewidth": 0.8,
+                "label": row.method.replace("_", " "),
+            }
+            axes.errorbar(row.seconds_per_image, row.fid_r, 2 * row.fid_r_se, **look)
+        plain_log_ticks(axes)
+        low, high = axes.get_xlim()
+        front = pareto(list(zip(group["seconds_per_image"], group["fid_r"], strict=True)))
+        costs, scores = zip(*front, (high * 1.1, front[-1][1]), strict=True)
+        axes.step(costs, scores, where="post", color=INK, alpha=0.5, linewidth=0.8, linestyle=":", zorder=0)
+        axes.set_xlim(low / 1.1, high * 1.1)
+        axes.set_title(f"{resolution} ({group['size'].iloc[0]})")
+        axes.set_xlabel("seconds per image")
+    panels[0].set_ylabel(score_title("fid_r"))
+    panels[0].set_ylim(bottom=0)
+    legend_below(figure, panels)
+    return figure
+
+
+@matplotlib.rc_context(CHART)
+def repetition_by_resolution(table: pd.DataFrame) -> Figure:
+    """Copies of the object beyond one against the size of the picture, a line for each method, with two standard
+    errors. Methods stand a little apart so that equal ones are both seen.
+    """
+    figure = Figure(figsize=(COLUMN, 1.9), layout="constrained")
+    axes = figure.subplots()
+    sizes = {row.resolution: pixels(row.size) for row in table.itertuples()}
+    methods = list(dict.fromkeys(table["method"]))
+    for index, method in enumerate(methods):
+        group = table[table["method"] == method].sort_values("resolution", key=lambda names: names.map(sizes))
+        places = group["resolution"].map(sizes) * 1.04 ** (index - (len(methods) - 1) / 2)
+        look = method_style(method) | {"elinewidth": 0.8, "label": method.replace("_", " ")}
+        axes.errorbar(places, group["repetition"], 2 * group["repetition_se"], **look)
+    axes.set_xscale("log")
+    axes.set_xticks(list(sizes.values()), list(sizes))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("area, times that of training")
+    axes.set_ylabel("copies beyond one")
+    legend_below(figure, [axes])
+    return figure
+
+
+def pixels(size: str) -> int:
+    """Pixels of "128x256"."""
+    height, width = size.split("x")
+    return int(height) * int(width)
+
+
+def ablation(table: pd.DataFrame, plot: dict[str, Any]) -> Figure:
+    """Each score of ``plot.y`` in a panel, with two standard errors, in the colours of the methods: against the number
+    that variants end with if ``plot.x`` names it, else a line for each variant.
+    """
+    return against_number(table, plot["x"], plot["y"]) if "x" in plot else by_variant(table, plot["y"])
+
+
+@matplotlib.rc_context(CHART)
+def against_number(table: pd.DataFrame, title: str, names: Sequence[str]) -> Figure:
+    """Scores against numbers, panels below each other; a curve for each resolution, method and what else varies."""
+    parts = table["variant"].str.extract(r"^(.*?)(-?[0-9.]+)?$")
+    numbers, others = parts[1].astype(float), parts[0].str.rpartition(", ")[0]
+    curves = list(table.groupby([table["resolution"], table["method"], others], sort=False))
+    several = [len({key[place] for key, _ in curves}) > 1 for place in range(3)]
+    counts = Counter(method for (_, method, _), _ in curves)
+    colours = {method: iter(shades(method_style(method)["color"], count)) for method, count in counts.items()}
+    looks: list[dict[str, Any]] = []
+    for (key, _), marker in zip(curves, itertools.cycle("osD^v")):
+        label = ", ".join(itertools.compress(key, several))
+        looks.append({"color": next(colours[key[1]]), "marker": marker, "label": label})
+    figure = Figure(figsize=(COLUMN, 0.5 + 1.25 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, name in zip(panels, names, strict=True):
+        for (_, group), look in zip(curves, looks, strict=True):
+            errors = 2 * group[f"{name}_se"]
+            axes.errorbar(numbers[group.index], group[name], errors, markersize=3.5, elinewidth=0.8, **look)
+        axes.set_ylabel(score_title(name))
+    panels[-1].set_xlabel(title)
+    if len(curves) > 1:
+        legend_below(figure, [panels[0]])
+    return figure
+
+
+@matplotlib.rc_context(CHART)
+def by_variant(table: pd.DataFrame, names: Sequence[str]) -> Figure:
+    """Scores of variants that no number orders, a line for each, panels below each other."""
+    several = table["resolution"].nunique() > 1
+    pairs = zip(table["resolution"], row_labels(table), strict=True)
+    labels = [textwrap.fill(f"{resolution}: {label}" if several else label, 30) for resolution, label in pairs]
+    ends = np.cumsum([label.count("\n") + 1.5 for label in labels])  # in lines of text
+    places = (ends + np.concatenate([[0], ends[:-1]])) / 2
+    figure = Figure(figsize=(COLUMN, (0.4 + 0.11 * ends[-1]) * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]
+    for axes, name in zip(panels, names, strict=True):
+        for place, row in zip(places, table.to_dict("records"), strict=True):
+            colour = method_style(row["method"])["color"]
+            look = {"color": colour, "marker": "o", "markersize": 3.5, "elinewidth": 0.8}
+            axes.errorbar(row[name], place, xerr=2 * row[f"{name}_se"], **look)
+        axes.set_yticks(places, labels)
+        axes.set_ylim(ends[-1], 0)
+        axes.set_xlabel(score_title(name))
+    return figure
+
+
+def charts(table: pd.DataFrame, plot: dict[str, Any] | None) -> dict[str, Figure]:
+    """The charts that a table has data for, by the suffix of their files."""
+    if plot:
+        return {"plot": ablation(table, plot)}
+    found = {}
+    if table[["fid_r", "seconds_per_image"]].notna().all(axis=None):
+        found["cost"] = cost_frontier(table)
+    if table["repetition"].notna().all():
+        found["repetition"] = repetition_by_resolution(table)
+    return found
+
+
+def draw_pictures(
+    name: str, table: pd.DataFrame, plot: dict[str, Any] | None, runs: Path, results: Path
+) -> list[Path]:
+    """Galleries and charts: ``gallery_<resolution>.png`` and ``zoom_<resolution>.png`` of the main table,
+    ``<name>_<resolution>.png`` and ``<name>_zoom_<resolution>.png`` of an ablation, ``<name>_<chart>.{png,pdf}``.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    paths = []
+    gallery, zoom = ("gallery", "zoom") if name.startswith("table") else (name, f"{name}_zoom")
+    for resolution, columns in gallery_columns(table, runs).items():
+        for stem, write in ((gallery, write_gallery), (zoom, write_zoom)):
+            paths.append(results / f"{stem}_{resolution}.png")
+            write(columns, paths[-1])
+    for suffix, figure in charts(table, plot).items():
+        paths += save_chart(figure, results / f"{name}_{suffix}")
     return paths
 
 
 def redraw(overrides: Sequence[str]) -> None:
-    from experiments.reproduce import draw_pictures, read_experiment
+    from experiments.reproduce import read_experiment
 
     experiment = read_experiment(overrides)
-    rows = experiment.rows()
-    for path in draw_pictures(experiment, rows, collect(rows)):
+    table = read_table(experiment.results / f"{experiment.name}.csv")
+    for path in draw_pictures(experiment.name, table, experiment.plot, experiment.runs, experiment.results):
         print(path)
 
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from omegaconf import OmegaConf
 
 from experiments.command import command
 from experiments.config import build_cell, compose_config
-from experiments.plots import plot_ablation, write_gallery
+from experiments.plots import draw_pictures
 from experiments.run import run_cell
 from experiments.table import Row, collect, write_table
 from experiments.tracking import log_table
@@ -32,6 +31,7 @@ class Experiment:
     name: str
     lines: tuple[tuple[str, ...], ...]
     variants: tuple[str, ...]
+    runs: Path
     results: Path
     plot: dict[str, Any] | None
 
@@ -60,9 +60,8 @@ def read_experiment(overrides: Sequence[str]) -> Experiment:
         line = (*shared, *(f"{key}={override(value)}" for key, value in values.items()))
         labels = [f"{key.split('.')[-1]} {label}" for key, (label, _) in cell.items() if key not in GROUPS]
         found.setdefault(line, ", ".join(labels))
-    return Experiment(
-        options["name"], tuple(found), tuple(found.values()), Path(config.paths.results), options.get("plot")
-    )
+    runs, results = Path(config.paths.runs), Path(config.paths.results)
+    return Experiment(options["name"], tuple(found), tuple(found.values()), runs, results, options.get("plot"))
 
 
 def combinations(grid: Mapping[str, Any]) -> Iterator[dict[str, tuple[str, Any]]]:
@@ -86,27 +85,6 @@ def override(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def write_galleries(experiment: Experiment, rows: Sequence[Row]) -> list[Path]:
-    """``gallery_<resolution>.png`` of the main table, ``<name>_<resolution>.png`` of an ablation."""
-    paths = []
-    for resolution in dict.fromkeys(row.cell.resolution for row in rows):
-        shown = [row for row in rows if row.cell.resolution == resolution]
-        columns = [(row.variant or f"{row.cell.method_name}\n{row.size}", row.cell) for row in shown]
-        stem = "gallery" if experiment.name.startswith("table") else experiment.name
-        paths.append(experiment.results / f"{stem}_{resolution}.png")
-        write_gallery(columns, paths[-1])
-    return paths
-
-
-def draw_pictures(experiment: Experiment, rows: Sequence[Row], table: pd.DataFrame) -> list[Path]:
-    """Galleries and, for an ablation, the plot of its table."""
-    experiment.results.mkdir(parents=True, exist_ok=True)
-    paths = write_galleries(experiment, rows)
-    if experiment.plot:
-        paths += plot_ablation(table, experiment.plot, experiment.results / f"{experiment.name}_plot")
-    return paths
-
-
 def reproduce(overrides: Sequence[str]) -> None:
     """Draw, score, tabulate."""
     experiment = read_experiment(overrides)
@@ -122,7 +100,7 @@ def reproduce(overrides: Sequence[str]) -> None:
     if done:
         table = collect(done)
         print("\n" + write_table(table, experiment.results, experiment.name))
-        pictures = draw_pictures(experiment, done, table)
+        pictures = draw_pictures(experiment.name, table, experiment.plot, experiment.runs, experiment.results)
         log_table(table, pictures, experiment.name, done[0].cell)
         for path in [*sorted(experiment.results.glob(f"{experiment.name}.*")), *pictures]:
             print(path)

@@ -6,14 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from eval.score import as_estimate
 from eval.uncertainty import Estimate
-from experiments.config import Cell
 from experiments.published import published_beside
+
+if TYPE_CHECKING:  # reading a table needs no model
+    from experiments.config import Cell
 
 SCORES = {
     "fid_r": "FID_r ↓",

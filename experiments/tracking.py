@@ -84,5 +84,6 @@ def log_table(table: pd.DataFrame, pictures: Sequence[Path], name: str, cell: Ce
     import wandb
 
     run = start(cell.runs, cell.logger["project"], name=name, group=name, job_type="aggregate")
-    run.log({name: wandb.Table(dataframe=table), **{path.stem: wandb.Image(str(path)) for path in pictures}})
+    shown = [path for path in pictures if path.suffix == ".png"]
+    run.log({name: wandb.Table(dataframe=table), **{path.stem: wandb.Image(str(path)) for path in shown}})
     run.finish()

@@ -127,3 +127,19 @@ def tiny_sdxl_pipeline(folder: Path) -> StableDiffusionXLPipeline:
         scheduler=build_scheduler(),
         add_watermarker=False,
     )
+
+
+def tiny_overrides(pipeline: Path, folder: Path) -> list[str]:
+    """Overrides that draw with the tiny pipeline into ``folder``: four prompts, two steps, settings that fit it."""
+    return [
+        "model=folder",
+        f"model.path={pipeline}",
+        "model.distance={_target_: experiments.scenes.features.SceneDistance}",
+        "model.window_stride=8",
+        "prompts.limit=4",
+        "sampler.steps=2",
+        "scalecrafter.settings=scenes_x4",
+        "metrics.reference_count=12",
+        f"paths.runs={folder / 'runs'}",
+        f"paths.results={folder / 'results'}",
+    ]

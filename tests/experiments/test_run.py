@@ -20,25 +20,14 @@ from experiments.manifest import read_records
 from experiments.reproduce import override, read_experiment, reproduce
 from experiments.run import draw_cell, run_cell, single
 from experiments.table import Row, among_the_best, collect, require_same_protocol
+from tests.tiny import tiny_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def tiny(pipe_folder, tmp_path):
-    """Overrides for the tiny pipeline: four prompts, two steps, settings that fit it."""
-    return [
-        "model=folder",
-        f"model.path={pipe_folder}",
-        "model.distance={_target_: experiments.scenes.features.SceneDistance}",
-        "model.window_stride=8",
-        "prompts.limit=4",
-        "sampler.steps=2",
-        "scalecrafter.settings=scenes_x4",
-        "metrics.reference_count=12",
-        f"paths.runs={tmp_path / 'runs'}",
-        f"paths.results={tmp_path / 'results'}",
-    ]
+    return tiny_overrides(pipe_folder, tmp_path)
 
 
 def cell_of(overrides):
@@ -183,7 +172,16 @@ def test_the_whole_table(tiny, tmp_path, capsys):
     reproduce(tiny)
     printed = capsys.readouterr().out
     results = tmp_path / "results"
-    for name in ("table1.csv", "table1.md", "table1.tex", "table1.png", "gallery_x4.png", "gallery_x16.png"):
+    files = [
+        "table1.csv",
+        "table1.md",
+        "table1.tex",
+        "table1.png",
+        "gallery_x4.png",
+        "zoom_x16.png",
+        "table1_cost.pdf",
+    ]
+    for name in files:
         assert (results / name).stat().st_size > 200
         assert name in printed
     rows = (results / "table1.csv").read_text().splitlines()

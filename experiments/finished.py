@@ -1,0 +1,98 @@
+"""What finished experiments left behind: tables in results/, pictures and records in run folders. Nothing is drawn
+here, and no model is needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from experiments.manifest import Record, read_records
+
+COLUMNS = {"model", "resolution", "size", "method", "variant", "n", "run"}
+
+Column = tuple[str, Path]  # of a gallery: its title and the run folder
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The table that an experiment wrote to ``<results>/<name>.csv``.
+
+    Raises:
+        FileNotFoundError: it is not there yet.
+        ValueError: it is no such table.
+    """
+    command = f"python -m experiments.reproduce experiment={path.stem}"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: make it with {command}")
+    try:
+        table = pd.read_csv(path, dtype={"variant": str})
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is no table ({error}): make it again with {command}") from error
+    lacking = sorted(COLUMNS - set(table.columns))
+    if lacking or table.empty:
+        raise ValueError(f"{path} has no {', '.join(lacking) or 'rows'}: make it again with {command}")
+    table["variant"] = table["variant"].fillna("")
+    return table
+
+
+def run_folders(table: pd.DataFrame, runs: Path) -> list[Path]:
+    """The run folder of each row; FileNotFoundError for one that is gone."""
+    folders = [runs / name for name in table["run"]]
+    for folder in folders:
+        if not (folder / "manifest.jsonl").is_file():
+            raise FileNotFoundError(f"no run at {folder}: set paths.runs, or draw it again (make reproduce-table)")
+    return folders
+
+
+def row_labels(table: pd.DataFrame) -> list[str]:
+    """What sets each row apart at its resolution: the method, the variant, or both."""
+    several = table["method"].nunique() > 1
+    pairs = zip(table["method"], table["variant"], strict=True)
+    return [", ".join(filter(None, (method if several or not variant else "", variant))) for method, variant in pairs]
+
+
+def gallery_columns(table: pd.DataFrame, runs: Path) -> dict[str, list[Column]]:
+    """For each resolution the columns of its gallery."""
+    found: dict[str, list[Column]] = {}
+    for resolution, label, folder in zip(
+        table["resolution"], row_labels(table), run_folders(table, runs), strict=True
+    ):
+        found.setdefault(resolution, []).append((label, folder))
+    return found
+
+
+def shared_records(folders: Sequence[Path], limit: int) -> list[list[Record]]:
+    """For each of the first ``limit`` prompts that all runs have drawn, its record in each of them."""
+    found = [{record.id: record for record in read_records(folder)} for folder in folders]
+    ids = sorted(set.intersection(*map(set, found)))[:limit]
+    return [[records[key] for records in found] for key in ids]
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What a run says about itself: ``identity`` (all that decides its pixels), ``environment`` (versions) and
+    ``protocol`` (how it was scored; empty if it was not).
+    """
+
+    def load(name: str) -> dict[str, Any]:
+        path = folder / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    identity = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    protocol = load("metrics.json").get("protocol", {})
+    return {"identity": identity, "environment": load("environment.json"), "protocol": protocol}
+
+
+def read_description(path: Path) -> tuple[str, str]:
+    """What a file of conf/experiment says about itself: its opening comment without Hydra's directive, and the claim
+    that it puts to the test, empty if there is none.
+    """
+    text = path.read_text(encoding="utf-8")
+    comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    lines = [line.removeprefix("#").strip() for line in comment if "@package" not in line]
+    return " ".join(lines), " ".join(yaml.safe_load(text).get("claim", "").split())

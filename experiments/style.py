@@ -1,0 +1,94 @@
+"""How charts look: one colour and marker for each method, sizes for a paper's column, and file formats."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+COLUMN = 3.3  # inches, the width of a paper's column
+INK = "#1b1f24"  # of text and axes; a report replaces it by the colour of its own text
+
+# Okabe and Ito's colours, told apart by colour-blind readers and seen on white and on black, and a marker for each.
+METHODS = {
+    "direct": ("#7f7f7f", "o"),
+    "upscale": ("#0072b2", "s"),
+    "upscale_sd": ("#56b4e9", "D"),
+    "attention_scaling": ("#cc79a7", "v"),
+    "multidiffusion": ("#009e73", "^"),
+    "syncdiffusion": ("#e69f00", "P"),
+    "scalecrafter": ("#d55e00", "*"),
+}
+# For methods that have no line above: which one follows from the name, so it is the same in every figure.
+SPARE = [("#8c6bb1", "X"), ("#a6761d", "h"), ("#44aa99", "p"), ("#b35977", "d")]
+
+CHART: Any = {
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.15,
+    "grid.color": INK,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.1,
+    "errorbar.capsize": 1.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 1.2,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "scalecrafter",
+    "pdf.fonttype": 42,
+}
+
+
+def method_style(method: str) -> dict[str, Any]:
+    """Colour and marker of a method for matplotlib, the same everywhere."""
+    colour, marker = METHODS.get(method) or SPARE[zlib.crc32(method.encode()) % len(SPARE)]
+    size = {"*": 7.0, "P": 5.5}.get(marker, 4.5)  # these two look smaller than they are
+    return {"color": colour, "marker": marker, "markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.4}
+
+
+def shades(colour: str, count: int) -> list[str]:
+    """``count`` shades of a colour from light to dark; one is the colour itself."""
+    mixed = []
+    for share in np.linspace(0.5, -0.5, count) if count > 1 else (0.0,):
+        end = np.ones(3) if share > 0 else np.zeros(3)
+        mixed.append(to_hex((1 - abs(share)) * np.array(to_rgb(colour)) + abs(share) * end))
+    return mixed
+
+
+def save_chart(figure: Figure, stem: Path) -> list[Path]:
+    """Write ``<stem>.png`` (300 dpi) and ``<stem>.pdf``."""
+    paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".pdf")]
+    with matplotlib.rc_context(CHART):
+        for path in paths:
+            figure.savefig(path, dpi=300, facecolor="white", bbox_inches="tight")
+    return paths
+
+
+def chart_svg(figure: Figure, name: str) -> str:
+    """The chart as an SVG element to stand in a page: no background, text and axes in the page's colour of text, ids
+    that begin with ``name`` so that two charts in one page do not meet.
+    """
+    stream = StringIO()
+    with matplotlib.rc_context(CHART):
+        figure.savefig(stream, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    svg = stream.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' (width|height)="[0-9.]+pt"', "", svg, count=2)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    return svg.replace(INK, "currentColor")
