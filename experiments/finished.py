@@ -88,11 +88,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     return {"identity": identity, "environment": load("environment.json"), "protocol": protocol}
 
 
-def read_description(path: Path) -> tuple[str, str]:
-    """What a file of conf/experiment says about itself: its opening comment without Hydra's directive, and the claim
-    that it puts to the test, empty if there is none.
+def read_description(path: Path) -> tuple[str, str, str]:
+    """What a file of conf/experiment says about itself: its opening comment without Hydra's directive, the claim that
+    it puts to the test, and what was found on scenes; empty where it says nothing.
     """
     text = path.read_text(encoding="utf-8")
     comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
     lines = [line.removeprefix("#").strip() for line in comment if "@package" not in line]
-    return " ".join(lines), " ".join(yaml.safe_load(text).get("claim", "").split())
+    claim, found = (" ".join(yaml.safe_load(text).get(key, "").split()) for key in ("claim", "found"))
+    return " ".join(lines), claim, found

@@ -166,7 +166,7 @@ def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, resu
     """Everything the page shows of the experiment in the file ``path``."""
     table = read_table(results / f"{name}.csv")
     main = not name.startswith("ablate_")
-    text, claim = read_description(path)
+    text, claim, found = read_description(path)
     methods = {resolution: list(group["method"]) for resolution, group in table.groupby("resolution", sort=False)}
     galleries = [
         gallery_view(resolution, columns, methods[resolution], PROMPTS[main])
@@ -178,6 +178,7 @@ def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, resu
         "main": main,
         "text": text,
         "claim": claim,
+        "found": found,
         "models": sorted(set(table["model"])),
         "count": prompt_count(table),
         "table": table_view(table),
