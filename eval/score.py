@@ -11,7 +11,14 @@ from eval.crops import WHOLE, Cut
 from eval.extractors import Inception, ViT
 from eval.features import FeatureExtractor
 from eval.frechet import checked_features
-from eval.secondary import clip_scores, fid_at_infinity, inception_score, kid_of_subsets, precision_recall
+from eval.secondary import (
+    INCEPTION_PARTS,
+    clip_scores,
+    fid_at_infinity,
+    inception_score,
+    kid_of_subsets,
+    precision_recall,
+)
 from eval.uncertainty import (
     MINIMUM_IMAGES,
     Estimate,
@@ -103,6 +110,11 @@ def score_alone(
             raise ValueError(f"{name} needs whole pictures and {needed} features, not {cut} and {extractor.name}")
     found: dict[str, Any] = {}
     if INCEPTION_SCORE in also:
+        if len(features) <= INCEPTION_PARTS:
+            raise ValueError(
+                f"{INCEPTION_SCORE} needs more than {INCEPTION_PARTS} images, not {len(features)}: as many parts, and "
+                "one image to leave out for the standard error"
+            )
         logits = cast(Inception, extractor).logits(features)
         found = as_metrics(estimate_all(lambda part: {INCEPTION_SCORE: inception_score(part)[0]}, logits))
         found[f"{INCEPTION_SCORE}_std"] = inception_score(logits)[1]

@@ -13,6 +13,7 @@ from eval.frechet import checked_features, features_to_fid
 
 SUBSETS, SUBSET_SIZE = 100, 1000  # of the KID in papers
 POINTS = 15  # of the extrapolation
+INCEPTION_PARTS = 10
 NEIGHBOURHOOD = 3  # of precision and recall
 
 
@@ -41,7 +42,7 @@ def precision_recall(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     return {"precision": found["precision"], "recall": found["recall"]}
 
 
-def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
+def inception_score(logits: np.ndarray, splits: int = INCEPTION_PARTS) -> tuple[float, float]:
     """Mean and deviation over ``splits`` parts of the Inception score (Salimans et al. 2016, arXiv 1606.03498), from
     (n, classes) logits. ValueError with fewer images than parts.
     """

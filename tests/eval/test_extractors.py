@@ -48,19 +48,21 @@ def test_legacy_is_torch_fidelitys() -> None:
 
 def test_inception_is_torch_fidelitys(inception_file: Path) -> None:
     """Features, and the Inception score that follows from them."""
-    images = smooth_images(10, 299, 299)
+    images = smooth_images(11, 299, 299)
     layers = ["2048", "logits_unbiased"]
     library = FeatureExtractorInceptionV3("inception", layers, feature_extractor_weights_path=inception_file)
     expected, logits = library(to_tensor(images))
     extractor = Inception(inception_file)
     features = extractor(images)
-    assert features.shape == (10, 2048)
+    assert features.shape == (11, 2048)
     np.testing.assert_allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
     assert features.std() > 0
     np.testing.assert_allclose(extractor.logits(features), logits.numpy(), rtol=1e-3, atol=1e-3)
     scores = score_alone(features, extractor, cut=WHOLE, also=["inception_score"], texts=[])
     assert scores["inception_score"] == pytest.approx(isc_features_to_metric(logits)["inception_score_mean"], rel=1e-3)
     assert set(scores) == {f"inception_score{part}" for part in ("", "_se", "_std", "_jackknife")}
+    with pytest.raises(ValueError, match="inception_score needs more than 10 images, not 10"):
+        score_alone(features[:10], extractor, cut=WHOLE, also=["inception_score"], texts=[])
 
 
 def test_the_digest_knows_weights_and_resizing(inception_file: Path, tmp_path: Path) -> None:
