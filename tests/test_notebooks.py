@@ -1,5 +1,6 @@
 """The notebooks run top to bottom on finished runs, and are stored without outputs."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,13 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def execute(path, folder):
+def execute(path, folder, **environment):
     """The notebook after running in a kernel that starts in ``folder``; an error if a cell fails."""
     notebook = nbformat.read(path, as_version=4)
-    place = {"metadata": {"path": str(folder)}}
-    return NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place).execute()
+    client = NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    )
+    return client.execute(env=os.environ | environment)
 
 
 def shown(notebook):
@@ -27,14 +30,14 @@ def shown(notebook):
 
 @pytest.fixture(scope="module")
 def executed(finished):
-    """Each notebook after running on finished runs, from its own folder as an editor starts it, two at a time; what it
-    draws itself is drawn at its smallest.
+    """Each notebook after running on finished runs, from its own folder as an editor starts it, two at a time and the
+    longest first; what it draws itself is drawn at its smallest.
     """
-    settings = {"RUNS": finished / "runs", "RESULTS": finished / "results", "PROMPTS_LIMIT": 3, "STEPS": 2}
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
-        for name, value in settings.items():
-            patch.setenv(name, str(value))
-        return dict(zip(NOTEBOOKS, pool.map(partial(execute, folder=ROOT / "notebooks"), NOTEBOOKS), strict=True))
+    places = {"RUNS": str(finished / "runs"), "RESULTS": str(finished / "results")}
+    run = partial(execute, folder=ROOT / "notebooks", **places, PROMPTS_LIMIT="3", STEPS="2")
+    longest_first = NOTEBOOKS[::-1]
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(longest_first, pool.map(run, longest_first), strict=True))
 
 
 def test_there_are_four():
@@ -62,8 +65,7 @@ def test_it_runs_top_to_bottom(path, executed):
     assert expected.get(path.stem[:2], "scalecrafter") in text
 
 
-def test_the_ablations_say_what_to_run_when_there_are_none(tmp_path, monkeypatch):
+def test_the_ablations_say_what_to_run_when_there_are_none(tmp_path):
     """From the root this time, as `make notebooks` starts it."""
-    monkeypatch.setenv("RESULTS", str(tmp_path))
-    text = shown(execute(ROOT / "notebooks/02_ablations.ipynb", ROOT))
+    text = shown(execute(ROOT / "notebooks/02_ablations.ipynb", ROOT, RESULTS=str(tmp_path)))
     assert "ablate_tau is not there yet: python -m experiments.reproduce experiment=ablate_tau" in text
