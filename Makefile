@@ -18,6 +18,7 @@ STEPS ?=
 REFERENCE ?=
 RUNS ?=
 RESULTS ?=
+PLAN ?=
 EXPERIMENT ?= $(if $(filter scenes,$(MODEL)),table1,paper)
 OVERRIDES = model=$(MODEL) \
 	$(if $(PROMPTS),prompts=$(PROMPTS)) \
@@ -25,6 +26,7 @@ OVERRIDES = model=$(MODEL) \
 	$(if $(STEPS),sampler.steps=$(STEPS)) \
 	$(if $(RUNS),paths.runs=$(RUNS)) \
 	$(if $(REFERENCE),metrics.reference=$(REFERENCE)) \
+	$(if $(PLAN),plan=true) \
 	$(if $(RESULTS),paths.results=$(RESULTS))
 
 SMOKE_DIR ?= /tmp/scalecrafter-smoke
@@ -34,7 +36,8 @@ SMOKE_DIR ?= /tmp/scalecrafter-smoke
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  reproduce-table takes MODEL= PROMPTS= PROMPTS_LIMIT= REFERENCE= STEPS= RUNS= RESULTS="
+	@echo "  reproduce-table takes MODEL= PROMPTS= PROMPTS_LIMIT= REFERENCE= STEPS= RUNS= RESULTS=;"
+	@echo "  with PLAN=true it says what it would take, and draws nothing"
 
 setup: $(STAMP) ## Make the virtual environment from the pinned versions
 
@@ -48,7 +51,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PY)" -m pip --version >/dev/null 2>&1 || { \
 		echo "$(VENV) exists but has no working Python and pip: remove it (rm -rf $(VENV)) and run make again" >&2; exit 1; }
 	@echo "Installing the pinned packages into $(VENV) (once; some minutes)"
-	@"$(PY)" -m pip install --quiet -c constraints.txt -e ".[benchmark,dev]"
+	@"$(PY)" -m pip install --quiet -c constraints.txt -e ".[benchmark,sweeps,dev]"
 	@touch $@
 
 test: $(STAMP) ## Run the tests (no GPU, no network)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from baselines.windows import Windows
 from scalecrafter.batch import map_batch
-from scalecrafter.method import UNetMethod
-from scalecrafter.pipeline import pixels_per_cell, training_size
+from scalecrafter.method import Calls, Request, UNetMethod
+from scalecrafter.pipeline import pixels_per_cell, sampling_timesteps, training_size
 
 Forward = Callable[..., Any]
 
@@ -91,6 +91,22 @@ class MultiDiffusion(UNetMethod):
         windows = self.windows(pipe, height, width)
         window = {"window": [windows.height, windows.width], "stride": list(self.strides(pipe))}
         return super().describe(pipe, height, width) | options | window
+
+    def calls(self, pipe: Any, request: Request) -> list[Calls]:
+        """Windows, ``window_batch`` in a call."""
+        windows, steps = self.windows(pipe, request.height, request.width), request.sampler.steps
+        return self.calls_of(len(windows), times=len(sampling_timesteps(pipe, steps)), pipe=pipe, request=request)
+
+    def calls_of(self, count: int, *, times: int, pipe: Any, request: Request, gradient: bool = False) -> list[Calls]:
+        """``times`` times ``count`` windows."""
+        full, rest = divmod(count, self.window_batch)
+        kinds = ((times * full, self.window_batch), (times, rest))
+        size = window_size(pipe)
+        return [
+            Calls(repeated, windows * request.samples, *size, differentiated=gradient)
+            for repeated, windows in kinds
+            if repeated and windows
+        ]
 
     @contextmanager
     def enable(self, pipe: Any, *, height: int, width: int) -> Iterator[None]:

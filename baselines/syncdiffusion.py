@@ -17,6 +17,8 @@ from torch import Tensor
 
 from baselines.multidiffusion import Forward, MultiDiffusion, as_output, check_affine, check_inputs, replaced_forward
 from baselines.windows import Windows
+from scalecrafter.method import Calls, Request
+from scalecrafter.pipeline import sampling_timesteps
 from scalecrafter.schedule import timestep_value
 
 # (pictures (N, 3, H, W) in [-1, 1], others of that shape) -> distance (N,), differentiable.
@@ -81,6 +83,21 @@ class SyncDiffusion(MultiDiffusion):
         described = super().describe(pipe, height, width)
         return described | {"distance": getattr(distance, "name", type(distance).__name__)}
 
+    def calls(self, pipe: Any, request: Request) -> list[Calls]:
+        """In synchronised steps the anchor once, and every other window with its gradient and then without."""
+        count = len(self.windows(pipe, request.height, request.width))
+        steps = len(sampling_timesteps(pipe, request.sampler.steps))
+        synchronised = sum(self.weight_at(index) > 0 for index in range(steps)) if count > 1 else 0
+        made = partial(self.calls_of, pipe=pipe, request=request)
+        found = made(count, times=steps - synchronised) if synchronised < steps else []
+        for windows, gradient in ((1, False), (count - 1, True), (count - 1, False)):
+            found += made(windows, times=synchronised, gradient=gradient) if synchronised else []
+        return found
+
+    def weight_at(self, index: int) -> float:
+        """Of the gradient step in the sampling step ``index``."""
+        return self.weight * self.decay**index if index < self.sync_steps else 0.0
+
     @contextmanager
     def enable(self, pipe: Any, *, height: int, width: int) -> Iterator[None]:
         check_affine(pipe)
@@ -107,8 +124,7 @@ class SyncDiffusion(MultiDiffusion):
         **kwargs: Any,
     ) -> Any:
         """The U-Net's forward: pull the windows towards the anchor, then predict and average."""
-        index = step_index(pipe.scheduler, timestep)
-        weight = self.weight * self.decay**index if index < self.sync_steps else 0.0
+        weight = self.weight_at(step_index(pipe.scheduler, timestep))
         if weight == 0 or len(windows) == 1:
             return self.call(plain, pipe, windows, sample, timestep, *args, **kwargs)
         check_inputs(windows, sample, kwargs)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from baselines.direct import Direct
-from scalecrafter.method import Request
+from scalecrafter.method import Calls, Request
 from scalecrafter.pipeline import check_size, pixels_per_cell, training_size
 
 
@@ -43,14 +43,20 @@ class Upscale:
         check_size(pipe, height, width)
         return {"base_size": list(base_size(pipe, height, width))}
 
+    def base_request(self, pipe: Any, request: Request) -> Request:
+        """The same pictures near the training size."""
+        height, width = base_size(pipe, request.height, request.width)
+        return replace(request, height=height, width=width)
+
+    def calls(self, pipe: Any, request: Request) -> list[Calls]:
+        return [replace(calls, timestep=None) for calls in Direct().calls(pipe, self.base_request(pipe, request))]
+
     def enlarge(self, images: NDArray[np.uint8], request: Request) -> NDArray[np.uint8]:
         """Base-size ``images`` at the size asked for."""
         return lanczos(images, request.height, request.width)
 
     def generate(self, pipe: Any, request: Request) -> NDArray[np.uint8]:
-        height, width = base_size(pipe, request.height, request.width)
-        base = Direct().generate(pipe, replace(request, height=height, width=width))
-        return self.enlarge(base, request)
+        return self.enlarge(Direct().generate(pipe, self.base_request(pipe, request)), request)
 
 
 @cache
@@ -88,6 +94,9 @@ class UpscaleSD(Upscale):
         load_upscaler(self.model)
         options = {"steps": self.steps, "guidance_scale": self.guidance_scale, "noise_level": self.noise_level}
         return super().describe(pipe, height, width) | {"model": self.model} | options
+
+    def calls(self, pipe: Any, request: Request) -> list[Calls]:
+        raise ValueError("upscale_sd cannot be planned: most of its work is another model's")
 
     def enlarge(self, images: NDArray[np.uint8], request: Request) -> NDArray[np.uint8]:
         upscaler, large = load_upscaler(self.model), []

@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from experiments.command import command
 from experiments.manifest import write_atomically
 from experiments.models import LoadedModel, ModelSource, load_model
 from experiments.run import environment
+from experiments.work import unet_inputs
 from scalecrafter.method import Request, Sampler, ScaleCrafter, UNetMethod
-from scalecrafter.pipeline import training_size
+from scalecrafter.pipeline import pixels_per_cell, training_size
 from scalecrafter.settings import Settings
 
 SIDES = {"x4": (2, 2), "x8": (2, 4), "x16": (4, 4)}  # (height, width) relative to the training size
@@ -89,24 +91,21 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def unet_inputs(pipe: Any, request: Request) -> tuple[torch.Tensor, int, torch.Tensor]:
-    """A guidance pair for each prompt at the first timestep, where every layer of a table is active."""
-    unet, cells = pipe.unet, (request.height // pipe.vae_scale_factor, request.width // pipe.vae_scale_factor)
-    batch = 2 * len(request.prompts)
-    latents = torch.randn(batch, unet.config.in_channels, *cells, generator=torch.Generator().manual_seed(0))
-    text = torch.zeros(batch, pipe.tokenizer.model_max_length, unet.config.cross_attention_dim)
-    timestep = pipe.scheduler.config.num_train_timesteps - 1
-    return latents.to(unet.device, unet.dtype), timestep, text.to(unet.device, unet.dtype)
+def unet_call(pipe: Any, request: Request) -> Callable[[], Any]:
+    """A call on a guidance pair for each prompt at the first timestep, where every layer of a table is active."""
+    rows, columns = (side // pixels_per_cell(pipe) for side in (request.height, request.width))
+    inputs = unet_inputs(pipe.unet, 2 * len(request.prompts), rows, columns, pipe.tokenizer.model_max_length)
+    return partial(pipe.unet, timestep=pipe.scheduler.config.num_train_timesteps - 1, **inputs)
 
 
 def time_unet(pipe: Any, method: UNetMethod, request: Request, calls: int) -> float:
     """Seconds of one U-Net call."""
-    inputs = unet_inputs(pipe, request)
+    call = unet_call(pipe, request)
     with method.enable(pipe, height=request.height, width=request.width), torch.no_grad():
         synchronize()
         started = time.perf_counter()
         for _ in range(calls):
-            pipe.unet(*inputs)
+            call()
         synchronize()
     return (time.perf_counter() - started) / calls
 
@@ -123,16 +122,16 @@ def time_sampling(pipe: Any, method: UNetMethod, request: Request, calls: int) -
 
 def unet_memory(pipe: Any, method: UNetMethod, request: Request, calls: int) -> float:
     """Most bytes that tensors hold at any moment of one U-Net call, the weights among them."""
-    inputs = unet_inputs(pipe, request)
+    call = unet_call(pipe, request)
     weights = sum(p.nbytes for p in pipe.unet.parameters())
     with method.enable(pipe, height=request.height, width=request.width), torch.no_grad():
-        pipe.unet(*inputs)  # what is made once, like dispersed kernels, is there from now on
+        call()  # what is made once, like dispersed kernels, is there from now on
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-            pipe.unet(*inputs)
+            call()
             return float(torch.cuda.max_memory_allocated())
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-            pipe.unet(*inputs)
+            call()
     changes = [(e.start_ns(), e.nbytes()) for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = most = 0
     for _, change in sorted(changes):

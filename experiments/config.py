@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -79,6 +81,11 @@ class Cell:
     def folder(self) -> Path:
         return self.runs / f"{self.model.name}-{self.method_name}-{self.height}x{self.width}-{self.digest[:8]}"
 
+    @property
+    def scores_file(self) -> Path:
+        """Where the scores of these prompts are: a run may be scored with several numbers of them, in several ways."""
+        return self.folder / "scores" / f"{len(self.prompts)}-{identity_digest(asdict(self.metrics))[:8]}.json"
+
 
 def identity_digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -87,26 +94,19 @@ def identity_digest(identity: dict[str, Any]) -> str:
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """The configuration for a command line; ValueError with one line for what does not exist."""
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        there = GlobalHydra.instance().is_initialized()  # in a job of a sweep
+        with nullcontext() if there else initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("config", list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(" ".join(str(error).split("Config search path")[0].split())) from error
 
 
-def build_cell(config: DictConfig) -> Cell:
+def build_cell(config: DictConfig, load: Callable[[ModelSource], LoadedModel] = load_model) -> Cell:
     """Load the model and resolve everything; fails before the first denoising step if something does not fit."""
-    try:
-        values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    except OmegaConfBaseException as error:
-        raise ValueError(" ".join(str(error).split())) from error
-    model = load_model(model_source(values["model"]))
+    values = plain_values(config)
+    model = load(model_source(values["model"]))
     method = build_method(config)
-    base_height, base_width = training_size(model.pipe)
-    resolution = values["resolution"]
-    height, width = (
-        whole(side * resolution[key], key)
-        for side, key in ((base_height, "scale_height"), (base_width, "scale_width"))
-    )
+    height, width = target_size(values["resolution"], model.pipe)
     sampler = Sampler(**values["sampler"])
     identity = {
         "model": {"name": model.name, "sha256": model.digest, "dtype": model.dtype},
@@ -122,7 +122,7 @@ def build_cell(config: DictConfig) -> Cell:
         model=model,
         method_name=values["method"]["name"],
         method=method,
-        resolution=resolution["name"],
+        resolution=values["resolution"]["name"],
         height=height,
         width=width,
         sampler=sampler,
@@ -133,6 +133,22 @@ def build_cell(config: DictConfig) -> Cell:
         runs=Path(values["paths"]["runs"]),
         logger=values["logger"],
         identity=identity,
+    )
+
+
+def plain_values(config: DictConfig) -> dict[str, Any]:
+    """The configuration, resolved; ValueError with one line for what is missing."""
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def target_size(resolution: dict[str, Any], pipe: Any) -> tuple[int, int]:
+    """(height, width) in pixels of the `resolution` node for this model."""
+    height, width = training_size(pipe)
+    return whole(height * resolution["scale_height"], "scale_height"), whole(
+        width * resolution["scale_width"], "scale_width"
     )
 
 
@@ -160,9 +176,9 @@ def prompt_count(limit: int | str | None, height: int, width: int) -> int | None
     return 30_000 if height * width <= 1024**2 else 10_000
 
 
-def base_overrides(overrides: Sequence[str], cell: Cell) -> list[str]:
-    """The command line of the samples of training size that a cell's scores need, for the cell's prompts."""
-    return [*overrides, "method=direct", "resolution=x1", f"prompts.limit={len(cell.prompts)}"]
+def base_overrides(overrides: Sequence[str], count: int) -> list[str]:
+    """The command line of the samples of training size that a cell's scores need, for its ``count`` prompts."""
+    return [*overrides, "method=direct", "resolution=x1", f"prompts.limit={count}"]
 
 
 def whole(side: float, key: str) -> int:

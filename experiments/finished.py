@@ -15,7 +15,7 @@ import yaml
 
 from experiments.manifest import Record, read_records
 
-COLUMNS = {"model", "resolution", "size", "method", "variant", "n", "run"}
+COLUMNS = {"model", "resolution", "size", "method", "variant", "n", "run", "scores"}
 
 Column = tuple[str, Path]  # of a gallery: its title and the run folder
 
@@ -50,6 +50,11 @@ def run_folders(table: pd.DataFrame, runs: Path) -> list[Path]:
     return folders
 
 
+def score_files(table: pd.DataFrame, runs: Path) -> list[Path]:
+    """The scores that each row of the table was made from."""
+    return [runs / run / scores for run, scores in zip(table["run"], table["scores"], strict=True)]
+
+
 def row_labels(table: pd.DataFrame) -> list[str]:
     """What sets each row apart at its resolution: the method, the variant, or both."""
     several = table["method"].nunique() > 1
@@ -75,17 +80,11 @@ def shared_records(folders: Sequence[Path], limit: int) -> list[list[Record]]:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """What a run says about itself: ``identity`` (all that decides its pixels), ``environment`` (versions) and
-    ``protocol`` (how it was scored; empty if it was not).
-    """
-
-    def load(name: str) -> dict[str, Any]:
-        path = folder / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-    identity = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    protocol = load("metrics.json").get("protocol", {})
-    return {"identity": identity, "environment": load("environment.json"), "protocol": protocol}
+    """What a run says about itself: ``identity`` (all that decides its pixels) and ``environment`` (versions)."""
+    return {
+        "identity": yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+        "environment": json.loads((folder / "environment.json").read_text(encoding="utf-8")),
+    }
 
 
 def read_description(path: Path) -> tuple[str, str, str]:

@@ -86,6 +86,13 @@ def automatic_dtype() -> str:
     return "bfloat16" if has_amx else "float32"
 
 
+def resolve_dtype(name: str) -> str:
+    """A name of `DTYPES`, or this machine's choice for "auto"; ValueError for anything else."""
+    if name not in ("auto", *DTYPES):
+        raise ValueError(f"model.dtype must be auto, {', '.join(DTYPES)}, not {name!r}")
+    return automatic_dtype() if name == "auto" else name
+
+
 @cache
 def load_model(source: ModelSource) -> LoadedModel:
     """The pipeline, on a GPU if there is one.
@@ -94,11 +101,9 @@ def load_model(source: ModelSource) -> LoadedModel:
         FileNotFoundError: nothing there, or not to be fetched.
         ValueError: a file is missing or damaged, holds pickles, or is another model than ``source`` says.
     """
-    if source.dtype not in ("auto", *DTYPES):
-        raise ValueError(f"model.dtype must be auto, {', '.join(DTYPES)}, not {source.dtype!r}")
     if source.scheduler not in (None, "ddim"):
         raise ValueError(f"model.scheduler is ddim or null, the pipeline's own, not {source.scheduler!r}")
-    dtype = automatic_dtype() if source.dtype == "auto" else source.dtype
+    dtype = resolve_dtype(source.dtype)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     place = locate(source)

@@ -219,7 +219,7 @@ def draw_pictures(
 
 
 def redraw(overrides: Sequence[str]) -> None:
-    from experiments.reproduce import read_experiment
+    from experiments.experiment import read_experiment
 
     experiment = read_experiment(overrides)
     table = read_table(experiment.results / f"{experiment.name}.csv")

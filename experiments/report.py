@@ -22,6 +22,7 @@ from PIL import Image
 
 from experiments.command import command
 from experiments.config import CONF, compose_config
+from experiments.experiment import read_experiment
 from experiments.finished import (
     Column,
     gallery_columns,
@@ -30,13 +31,13 @@ from experiments.finished import (
     read_table,
     row_labels,
     run_folders,
+    score_files,
     shared_records,
 )
 from experiments.manifest import write_atomically
 from experiments.plots import ablation, charts, score_title
-from experiments.reproduce import read_experiment
 from experiments.style import chart_svg, method_style
-from experiments.table import COSTS, SCORES, SHARES
+from experiments.table import COSTS, SCORES, SHARES, read_scores
 
 TEMPLATES = Path(__file__).with_name("templates")
 PROMPTS = {True: 8, False: 4}  # shown of the main table, of an ablation
@@ -186,6 +187,7 @@ def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, resu
         "charts": chart_views(name, table, plot),
         "galleries": galleries,
         "runs": run_folders(table, runs),
+        "scores": score_files(table, runs),
     }
 
 
@@ -209,13 +211,13 @@ def distinct(mappings: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
     return {key: list(values) for key, values in found.items()}
 
 
-def provenance(folders: Iterable[Path]) -> dict[str, Any]:
+def provenance(folders: Iterable[Path], scores: Iterable[Path]) -> dict[str, Any]:
     """How the runs were drawn and scored, and the settings of each."""
     runs = {folder.name: read_run(folder) for folder in folders}
     drawing = [{k: v for k, v in run["identity"].items() if k not in ("method", "size")} for run in runs.values()]
     facts = {
         "Drawing": distinct(drawing),
-        "Scoring": distinct(run["protocol"] for run in runs.values()),
+        "Scoring": distinct(read_scores(path)["protocol"] for path in scores),
         "Environment": distinct(run["environment"] for run in runs.values()),
     }
     settings = {name: yaml.safe_dump(run["identity"]["method"], sort_keys=True) for name, run in runs.items()}
@@ -234,9 +236,9 @@ def render(sections: Sequence[dict[str, Any]], missing: Sequence[str]) -> str:
     )
     environment.globals["picture"] = lambda path: embed_picture(path, PIXELS / count)
     environment.globals["colour"] = lambda method: method_style(method)["color"]
-    folders = dict.fromkeys(folder for part in sections for folder in part["runs"])
+    folders, scores = (dict.fromkeys(path for part in sections for path in part[key]) for key in ("runs", "scores"))
     return environment.get_template("report.html").render(
-        sections=sections, missing=missing, made=date.today(), **provenance(folders)
+        sections=sections, missing=missing, made=date.today(), **provenance(folders, scores)
     )
 
 

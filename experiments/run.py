@@ -1,6 +1,8 @@
-"""`python -m experiments.run [overrides]`: draw one cell, then score it. `-m` sweeps. Running again resumes.
+"""`python -m experiments.run [overrides]`: draw one cell, then score it. `-m` sweeps, a job for each combination of
+what is listed, or for each cell of an experiment. Running again resumes; `plan=true` says what it would take.
 
 python -m experiments.run model=scenes method=scalecrafter resolution=x4 prompts.limit=64
+python -m experiments.run -m experiment=ablate_tau
 """
 
 from __future__ import annotations
@@ -11,25 +13,29 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import hydra
 import torch
 import yaml
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from experiments.command import command
 from experiments.config import CONF, Cell, base_overrides, build_cell, compose_config
+from experiments.experiment import cell_line, read_experiment
+from experiments.failures import outcome, write_failure
 from experiments.manifest import Record, add_picture, read_records, write_atomically, write_records
+from experiments.plan import plan
 from experiments.prompts import Prompt, prompt_seed
 from experiments.score import check_scorable, score_cell
 from experiments.tracking import log_cell
+from experiments.work import counted_evaluations
 from scalecrafter.decode import tiled_decoding
 from scalecrafter.method import Request
 
@@ -55,26 +61,6 @@ def environment() -> dict[str, str]:
     found = {name: importlib.metadata.version(name) for name in packages}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {"python": platform.python_version(), "device": device, **found}
-
-
-@contextmanager
-def counted_evaluations(unet: Any) -> Iterator[list[float]]:
-    """Fills a list with the work of each U-Net call, in guidance pairs at the training size: a pair at four times the
-    area counts four.
-    """
-    cells = unet.config.sample_size
-    trained = cells**2 if isinstance(cells, int) else cells[0] * cells[1]
-    found: list[float] = []
-
-    def count(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        samples, _, rows, columns = args[0].shape
-        found.append(samples / 2 * rows * columns / trained)
-
-    hook = unet.conv_in.register_forward_pre_hook(count)
-    try:
-        yield found
-    finally:
-        hook.remove()
 
 
 def draw_batch(cell: Cell, prompts: Sequence[Prompt]) -> list[Record]:
@@ -124,7 +110,7 @@ def run_cell(overrides: Sequence[str]) -> Path:
     if cell.metrics.extractor is None:
         return draw_cell(cell)
     check_scorable(cell)
-    base = build_cell(compose_config(base_overrides(overrides, cell)))
+    base = build_cell(compose_config(base_overrides(overrides, len(cell.prompts))))
     base_folder = draw_cell(base)
     if base.folder != cell.folder:
         draw_cell(cell)
@@ -133,16 +119,49 @@ def run_cell(overrides: Sequence[str]) -> Path:
 
 
 def single(overrides: Sequence[str]) -> None:
-    print(run_cell(overrides))
+    """One cell, or the plan of it, or of all cells of an experiment."""
+    config = compose_config(overrides)
+    if config.plan and "experiment" in config and config.cell is None:
+        print(plan(read_experiment(overrides).lines))
+    elif config.plan:
+        print(plan([cell_line(overrides)]))
+    else:
+        print(run_cell(cell_line(overrides)))
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def sweep(config: DictConfig) -> None:
-    print(run_cell(list(HydraConfig.get().overrides.task)))
+def job(config: DictConfig) -> None:
+    """One job of a sweep. That it fails is recorded, so that the others go on."""
+    overrides = list(HydraConfig.get().overrides.task)
+    try:
+        single(overrides)
+    except (ValueError, OSError) as error:
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            raise
+        write_failure(Path(HydraConfig.get().runtime.output_dir), overrides, error)
+
+
+def sweep(arguments: Sequence[str]) -> None:
+    """What Hydra's own options ask for. Of `experiment=NAME` each cell becomes a job."""
+    cells: list[str] = []
+    chosen = [argument for argument in arguments if argument.startswith("experiment")]
+    named = any(argument.startswith("cell=") for argument in arguments)
+    if chosen and not named and {"-m", "--multirun"} & set(arguments):
+        cells = [f"cell=range({len(read_experiment(chosen).lines)})"]
+    sys.argv[1:] = [*arguments, *cells]
+    job()
+    if outcome.failed:
+        count = f"{len(outcome.failed)} of {outcome.jobs} jobs failed"
+        raise ValueError(f"{count}, the others are complete: {'; '.join(outcome.failed)}")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Hydra where there are options, else one cell."""
+    if any(argument.startswith("-") for argument in arguments):
+        sweep(arguments)
+    else:
+        single(arguments)
 
 
 if __name__ == "__main__":
-    if any(argument.startswith("-") for argument in sys.argv[1:]):
-        sweep()
-    else:
-        command(single)
+    command(main)

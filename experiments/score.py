@@ -99,7 +99,7 @@ def costs_per_image(folder: Path) -> dict[str, float]:
 
 
 def score_cell(cell: Cell, base_folder: Path) -> dict[str, Any]:
-    """Score a drawn cell and write ``metrics.json``."""
+    """Score a drawn cell; write its ``scores_file``, which tables read, and the same as the run's ``metrics.json``."""
     extractor, also = extractor_of(cell), cell.metrics.also
     cuts = cuts_of(cell, extractor)
     pictures = pictures_of(cell, cell.folder)
@@ -122,14 +122,16 @@ def score_cell(cell: Cell, base_folder: Path) -> dict[str, Any]:
     about = {key: references[0].protocol[key] for key in ("source", "n", "left_out")}
     protocol = protocol_of(extractor, WHOLE) | {"crops": str(cuts[-1]) if cell.metrics.crops else None}
     scores["protocol"] = protocol | {"repetition": cell.metrics.repetition, "reference": about}
-    write_atomically(cell.folder / "metrics.json", (json.dumps(scores, indent=2) + "\n").encode())
+    cell.scores_file.parent.mkdir(exist_ok=True)
+    for path in (cell.scores_file, cell.folder / "metrics.json"):
+        write_atomically(path, (json.dumps(scores, indent=2) + "\n").encode())
     return scores
 
 
 def rescore(overrides: Sequence[str]) -> None:
     """Score a finished cell again and print its scores."""
     cell = build_cell(compose_config(overrides))
-    base = build_cell(compose_config(base_overrides(overrides, cell)))
+    base = build_cell(compose_config(base_overrides(overrides, len(cell.prompts))))
     for folder in (base.folder, cell.folder):
         missing = len(cell.prompts) - len(read_records(folder))
         if missing > 0:

@@ -1,21 +1,28 @@
-"""Scores of finished runs as a table: CSV, Markdown, LaTeX and PNG. Rows that were not measured alike are refused."""
+"""Scores of finished runs as a table: CSV, Markdown, LaTeX and PNG. Rows that were not measured alike are refused.
+
+`python -m experiments.table [experiment=NAME] [overrides]` makes the table of an experiment from whatever run folders
+are there, without weights: a run is known by its recorded identity.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import yaml
 
 from eval.score import as_estimate
 from eval.uncertainty import Estimate
+from experiments.command import command
 from experiments.published import published_beside
 
 if TYPE_CHECKING:  # reading a table needs no model
     from experiments.config import Cell
+    from experiments.experiment import Row
 
 SCORES = {
     "fid_r": "FID_r ↓",
@@ -30,11 +37,10 @@ COSTS = {"seconds_per_image": "s/image", "unet_evaluations_per_image": "U-Net ev
 PER_SIZE = ("n", "reference", "crops")  # what may differ between resolutions, which are not compared
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """metrics.json of a run folder; ValueError if it was not scored yet."""
-    path = folder / "metrics.json"
+def read_scores(path: Path) -> dict[str, Any]:
+    """Scores as `experiments.score` wrote them; FileNotFoundError if the run was not scored in this way yet."""
     if not path.is_file():
-        raise ValueError(f"{folder} has no metrics.json: run the cell first (python -m experiments.reproduce)")
+        raise FileNotFoundError(f"no scores at {path}: run the cell first (python -m experiments.reproduce)")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -51,21 +57,9 @@ def require_same_protocol(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> No
                 raise ValueError(f"{other} and {name} cannot share a table: {key} is {expected} and {value}")
 
 
-@dataclass(frozen=True)
-class Row:
-    """A cell in a table, with what sets it apart beside method and resolution."""
-
-    cell: Cell
-    variant: str = ""
-
-    @property
-    def size(self) -> str:
-        return f"{self.cell.height}x{self.cell.width}"
-
-
 def collect(cells: Sequence[Row]) -> pd.DataFrame:
-    """One row for each cell, from its metrics.json."""
-    metrics = [(str(row.cell.folder), row.cell.resolution, read_metrics(row.cell.folder)) for row in cells]
+    """One row for each cell, from its scores."""
+    metrics = [(str(row.cell.folder), row.cell.resolution, read_scores(row.cell.scores_file)) for row in cells]
     require_same_protocol(metrics)
     rows = []
     for row, (_, _, scores) in zip(cells, metrics, strict=True):
@@ -74,7 +68,7 @@ def collect(cells: Sequence[Row]) -> pd.DataFrame:
         values |= {"method": cell.method_name, "variant": row.variant, "n": scores["n"]}
         values |= {k: scores.get(k) for name in SCORES for k in (name, f"{name}_se")}
         values |= {k: scores.get(k) for k in (*SHARES, *COSTS)}
-        rows.append(values | {"run": cell.folder.name})
+        rows.append(values | {"run": cell.folder.name, "scores": f"scores/{cell.scores_file.name}"})
     table = pd.DataFrame(rows)
     for name in SCORES:
         table[f"{name}_best"] = False
@@ -153,3 +147,59 @@ def write_table(table: pd.DataFrame, folder: Path, name: str) -> str:
     (folder / f"{name}.tex").write_text(latex(shown), encoding="utf-8")
     table_picture(shown, note, folder / f"{name}.png")
     return markdown
+
+
+def recorded(cell: Cell) -> Cell:
+    """The cell as the run that fits it recorded it: with the digest of the weights and the precision, which are not
+    known where there are no weights.
+
+    Raises:
+        FileNotFoundError: no run fits.
+        ValueError: several do, from other weights or in another precision.
+    """
+    found = []
+    stem = cell.folder.name.removesuffix(cell.digest[:8])
+    for path in cell.runs.glob(f"{stem}*/config.yaml"):
+        identity = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if without_weights(identity) == without_weights(cell.identity):
+            found.append(replace(cell, identity=identity))
+    if len(found) > 1:
+        names = ", ".join(each.folder.name for each in found)
+        raise ValueError(f"the same cell with other weights or in another precision: {names}; move all but one")
+    if not found:
+        raise FileNotFoundError(f"no run of {cell.method_name} at {cell.resolution} in {cell.runs}")
+    return found[0]
+
+
+def without_weights(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity as plain values, without what only the weights decide."""
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
+    return plain | {"model": plain["model"]["name"]}
+
+
+def rebuild(overrides: Sequence[str]) -> None:
+    """Write and print the table of an experiment's finished cells; name those that are not finished."""
+    from experiments.architectures import load_architecture
+    from experiments.experiment import read_experiment
+
+    experiment = read_experiment(overrides)
+    done, missing = [], []
+    for row in experiment.rows(load_architecture):
+        try:
+            found = replace(row, cell=recorded(row.cell))
+            read_scores(found.cell.scores_file)
+        except FileNotFoundError as reason:
+            missing.append(str(reason))
+        else:
+            done.append(found)
+    if not done:
+        raise ValueError(f"{experiment.name} has no finished cell: {missing[0]}")
+    print(write_table(collect(done), experiment.results, experiment.name))
+    for path in sorted(experiment.results.glob(f"{experiment.name}.*")):
+        print(path)
+    if missing:
+        print(f"{len(missing)} of {len(missing) + len(done)} cells are not finished:", *missing, sep="\n  ")
+
+
+if __name__ == "__main__":
+    command(rebuild)

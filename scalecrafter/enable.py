@@ -24,7 +24,7 @@ from scalecrafter.freeu import freeu_hook, freeu_plan
 from scalecrafter.guidance import check_damping_possible, check_guidance, noise_damped
 from scalecrafter.pipeline import check_size, check_unet
 from scalecrafter.redilate import Factor, per_axis, redilated_conv2d
-from scalecrafter.schedule import factors_at, reference_step, timestep_value
+from scalecrafter.schedule import reference_step, timestep_value
 from scalecrafter.settings import Settings, resolve_settings
 
 _enabled: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -42,7 +42,7 @@ class Handle:
             check_damping_possible(pipe)
         # What the call under way does: the factor of each dilated layer, and which layers are dispersed.
         self._factors: dict[str, Factor] = {}
-        self._dispersed: frozenset[str] = frozenset()
+        self._dispersed: tuple[str, ...] = ()
         self._step, self._base_pass = 0, False
         # With each convolution, what it had of its own before (another tool's patch), or None.
         self._patched: list[tuple[nn.Conv2d, Any]] = []
@@ -59,16 +59,10 @@ class Handle:
 
     def _before_call(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         timestep = timestep_value(kwargs["timestep"] if "timestep" in kwargs else args[1])
-        step, settings = reference_step(timestep, self._train_timesteps), self.settings
-        self._step = step
-        if self._base_pass:
-            table, tau = settings.noise_damped_dilation, settings.noise_damped_tau
-        else:
-            table, tau = settings.dilation, settings.tau
-            if step < settings.noise_damped_tau:
-                check_guidance(self._pipe, len(kwargs["sample"] if "sample" in kwargs else args[0]))
-        self._factors = factors_at(table, tau, settings.progressive, step)
-        self._dispersed = frozenset(settings.dispersed if step < settings.dispersed_tau else ())
+        self._step = reference_step(timestep, self._train_timesteps)
+        if not self._base_pass and self._step < self.settings.noise_damped_tau:
+            check_guidance(self._pipe, len(kwargs["sample"] if "sample" in kwargs else args[0]))
+        self._factors, self._dispersed = self.settings.at(self._step, base_pass=self._base_pass)
 
     def _after_call(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         prediction = output[0]
@@ -88,15 +82,17 @@ class Handle:
         return (damped,) if isinstance(output, tuple) else type(output)(sample=damped)
 
     def _dilate(self, name: str, conv: nn.Conv2d) -> None:
-        plain, kernels = conv._conv_forward, DispersedKernel(self.settings)
+        plain, settings = conv._conv_forward, self.settings
+        disperses = settings.dispersed_tau > 0 and name in settings.dispersed
+        kernel = DispersedKernel(settings, conv.kernel_size[0]) if disperses else None
         self._patched.append((conv, conv.__dict__.get("_conv_forward")))
 
         def conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             d = self._factors.get(name)
             if d is None:
                 return plain(x, weight, bias)
-            if name in self._dispersed:
-                weight, d = kernels(weight, d)
+            if kernel is not None and name in self._dispersed:
+                weight, d = kernel(weight, d)
             return redilated_conv2d(x, weight, bias, dilation=d, stride=conv.stride)  # type: ignore[arg-type]
 
         conv._conv_forward = conv_forward  # type: ignore[method-assign, assignment]
@@ -128,18 +124,19 @@ class DispersedKernel:
     to its device. It spans what the factor ``scale`` would span, so the factor is divided by that.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.size, self.eta = settings.dispersed_size, settings.dispersion_eta
+    def __init__(self, settings: Settings, side: int) -> None:
+        self.scale = (settings.dispersed_size - 1) / (side - 1)
+        self.transform = dispersion_transform(
+            side, settings.dispersed_size, scale=self.scale, eta=settings.dispersion_eta
+        )
         self.made: Tensor | None = None
 
     def __call__(self, weight: Tensor, factor: Factor) -> tuple[Tensor, Factor]:
-        scale = (self.size - 1) / (weight.shape[-1] - 1)
         if self.made is None:
-            transform = dispersion_transform(weight.shape[-1], self.size, scale=scale, eta=self.eta)
-            self.made = disperse_kernel(weight, transform)
+            self.made = disperse_kernel(weight, self.transform)
         self.made = self.made.to(weight)
         vertical, horizontal = per_axis(factor)
-        return self.made, (vertical / scale, horizontal / scale)
+        return self.made, (vertical / self.scale, horizontal / self.scale)
 
 
 def check_pipeline(pipe: Any, height: int, width: int) -> None:

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from scalecrafter.enable import Handle, check_pipeline, enable
+from scalecrafter.pipeline import pixels_per_cell, sampling_timesteps
+from scalecrafter.schedule import reference_step
 from scalecrafter.settings import Settings, resolve_settings
 
 
@@ -45,9 +47,34 @@ class Request:
         if not self.prompts or len(self.prompts) != len(self.seeds):
             raise ValueError(f"one seed for each prompt: {len(self.prompts)} prompts and {len(self.seeds)} seeds")
 
+    @property
+    def samples(self) -> int:
+        """In one U-Net call: prompts, each twice where there is guidance."""
+        return len(self.prompts) * (2 if self.sampler.guidance_scale > 1 else 1)
+
+
+@dataclass(frozen=True)
+class Calls:
+    """U-Net calls of one kind that drawing a request takes, for whoever wants to know before.
+
+    Args:
+        times: how many of them.
+        samples: in each call, guidance halves counted.
+        height, width: of the latent, in cells.
+        timestep: at which the method is switched on; None: the call is one of the plain U-Net.
+        differentiated: with the gradient of its decoded prediction by its latent.
+    """
+
+    times: int
+    samples: int
+    height: int
+    width: int
+    timestep: float | None = None
+    differentiated: bool = False
+
 
 class Method(Protocol):
-    """Anything that draws ``request.prompts``."""
+    """Anything that draws ``request.prompts``. A method with ``calls`` as `UNetMethod` has it can be planned."""
 
     def generate(self, pipe: Any, request: Request) -> NDArray[np.uint8]:
         """(N, height, width, 3) uint8 pictures, the i-th from ``request.seeds[i]`` alone."""
@@ -68,6 +95,12 @@ class UNetMethod:
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
         check_pipeline(pipe, height, width)
         return {}
+
+    def calls(self, pipe: Any, request: Request) -> list[Calls]:
+        """The U-Net calls that `generate` will make. Here every step is alike, a call at the whole size."""
+        timesteps, cell = sampling_timesteps(pipe, request.sampler.steps), pixels_per_cell(pipe)
+        size = request.height // cell, request.width // cell
+        return [Calls(len(timesteps), request.samples, *size, timesteps[0])]
 
     def generate(self, pipe: Any, request: Request) -> NDArray[np.uint8]:
         """Sample with the stock pipeline while the method is enabled.
@@ -124,6 +157,17 @@ class ScaleCrafter(UNetMethod):
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
         with self.enable(pipe, height=height, width=width) as handle:
             return handle.settings.to_dict()
+
+    def calls(self, pipe: Any, request: Request) -> list[Calls]:
+        """Steps in which the same layers are dilated and dispersed alike are of one kind."""
+        settings = self.resolve(pipe, request.height, request.width)
+        (whole,) = super().calls(pipe, request)
+        kinds: dict[str, list[float]] = {}
+        for timestep in sampling_timesteps(pipe, request.sampler.steps):
+            step = reference_step(timestep, pipe.scheduler.config.num_train_timesteps)
+            kind = settings.at(step), step < settings.noise_damped_tau and settings.at(step, base_pass=True)
+            kinds.setdefault(repr(kind), []).append(timestep)
+        return [replace(whole, times=len(alike), timestep=alike[0]) for alike in kinds.values()]
 
     def enable(self, pipe: Any, *, height: int, width: int) -> Handle:
         check_pipeline(pipe, height, width)

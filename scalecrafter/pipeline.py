@@ -22,6 +22,13 @@ def training_size(pipe: Any) -> tuple[int, int]:
     return height * pixels_per_cell(pipe), width * pixels_per_cell(pipe)
 
 
+def sampling_timesteps(pipe: Any, steps: int) -> list[float]:
+    """The timesteps of a whole sampling, in order; the pipeline's scheduler is left as it is."""
+    scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    scheduler.set_timesteps(steps)
+    return [float(timestep) for timestep in scheduler.timesteps]
+
+
 def model_family(unet: Any) -> str | None:
     """sd15, sd21, sdxl or scenes, by the U-Net's shape; None if it is none of them."""
     width = unet.config.cross_attention_dim  # one for each block in some models, which are none of the families

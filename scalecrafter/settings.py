@@ -20,7 +20,7 @@ import yaml
 from scalecrafter.freeu import FreeU
 from scalecrafter.pipeline import model_family, training_size
 from scalecrafter.redilate import Factor, per_axis
-from scalecrafter.schedule import REFERENCE_STEPS
+from scalecrafter.schedule import REFERENCE_STEPS, factors_at
 
 SHIPPED = Path(__file__).parent / "settings"
 RESNETS = {"down": 2, "mid": 2, "up": 3}
@@ -85,6 +85,15 @@ class Settings:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Settings.from_mapping, (self.to_dict(),)  # a mapping proxy can be neither pickled nor copied
+
+    def at(self, step: int, *, base_pass: bool = False) -> tuple[dict[str, Factor], tuple[str, ...]]:
+        """What a U-Net call does at a reference step: factors of dilated layers, and which are dispersed as well."""
+        if base_pass:
+            factors = factors_at(self.noise_damped_dilation, self.noise_damped_tau, self.progressive, step)
+        else:
+            factors = factors_at(self.dilation, self.tau, self.progressive, step)
+        dispersed = self.dispersed if step < self.dispersed_tau else ()
+        return factors, tuple(name for name in dispersed if name in factors)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Settings:

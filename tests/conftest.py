@@ -8,8 +8,8 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from experiments.config import build_cell, compose_config
+from experiments.experiment import read_experiment
 from experiments.plots import draw_pictures
-from experiments.reproduce import read_experiment
 from experiments.run import draw_cell
 from experiments.score import score_cell
 from experiments.table import collect, write_table

@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 
 from experiments.run import run_cell
-from experiments.table import read_metrics
+from experiments.table import read_scores
 
 PROMPTS_SEED, RUN_SEED = 71, 7
 SIDE = {"x4": 2, "x16": 4}
@@ -80,7 +80,7 @@ def score(resolution: str, settings: Settings, limit: int, runs: Path) -> dict[s
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     overrides = [f"scalecrafter.settings='{path}'", f"resolution={resolution}", f"prompts.limit={limit}"]
     overrides += [f"prompts.seed={PROMPTS_SEED}", f"seed={RUN_SEED}", f"paths.runs={runs}"]
-    return read_metrics(run_cell(overrides))
+    return read_scores(run_cell(overrides) / "metrics.json")
 
 
 def search(resolution: str, limit: int, runs: Path) -> tuple[Settings, list[dict[str, Any]]]:

@@ -16,10 +16,11 @@ from PIL import Image
 from eval.uncertainty import Estimate
 from experiments import run as run_module
 from experiments.config import CONF, build_cell, compose_config
+from experiments.experiment import Row, override, read_experiment
 from experiments.manifest import read_records
-from experiments.reproduce import override, read_experiment, reproduce
+from experiments.reproduce import reproduce
 from experiments.run import draw_cell, run_cell, single
-from experiments.table import Row, among_the_best, collect, require_same_protocol
+from experiments.table import among_the_best, collect, require_same_protocol
 from tests.tiny import tiny_overrides
 
 ROOT = Path(__file__).resolve().parents[2]

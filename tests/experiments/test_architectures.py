@@ -1,0 +1,84 @@
+"""Pipelines without weights have the sizes of the real ones, and a model's own folder comes first."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from experiments.architectures import load_architecture
+from experiments.config import compose_config, model_source
+from experiments.models import ModelSource, load_model
+from scalecrafter import available_settings, load_settings
+from scalecrafter.convolutions import find_convolutions
+from scalecrafter.pipeline import model_family
+
+# Parameters of the published checkpoints.
+PARAMETERS = {
+    "sd15": {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480},
+    "sd21": {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840},
+    "sdxl": {
+        "unet": 2_567_463_684,
+        "vae": 83_653_863,
+        "text_encoder": 123_060_480,
+        "text_encoder_2": 694_659_840,
+    },
+}
+
+
+def source_of(*overrides):
+    return model_source(dict(compose_config(list(overrides)).model))
+
+
+@pytest.mark.parametrize("family", PARAMETERS)
+def test_every_part_has_as_many_parameters_as_the_published_one(family):
+    model = load_architecture(source_of(f"model={family}", "model.dtype=float32"))
+    assert model_family(model.pipe.unet) == family
+    for part, expected in PARAMETERS[family].items():
+        assert sum(parameter.numel() for parameter in getattr(model.pipe, part).parameters()) == expected
+
+
+@pytest.mark.parametrize("family", PARAMETERS)
+def test_shipped_settings_name_convolutions_of_the_true_model(family):
+    unet = load_architecture(source_of(f"model={family}", "model.dtype=float32")).pipe.unet
+    for name in available_settings():
+        if name.startswith(family):
+            settings = load_settings(name)
+            assert find_convolutions(unet, {**settings.dilation, **settings.noise_damped_dilation})
+
+
+def test_a_folder_of_ones_own_comes_before_the_shape_of_the_name(save_pipeline):
+    shape = load_architecture(ModelSource("sd15", str(save_pipeline("sd15"))))
+    true = load_model(ModelSource("sd15", str(save_pipeline("sd15"))))
+    assert type(shape.pipe) is type(true.pipe)
+    assert type(shape.pipe.scheduler) is type(true.pipe.scheduler)
+    assert dict(shape.pipe.unet.config)["block_out_channels"] == true.pipe.unet.config.block_out_channels
+    sizes = [[p.shape for p in each.pipe.unet.parameters()] for each in (shape, true)]
+    assert sizes[0] == sizes[1]
+
+
+def test_tensors_have_the_size_that_the_precision_gives_them(save_pipeline):
+    folder = str(save_pipeline("sdxl"))
+    for dtype, size in (("float32", 4), ("float16", 2), ("bfloat16", 2)):
+        pipe = load_architecture(ModelSource("sdxl", folder, dtype=dtype)).pipe
+        assert {p.itemsize for p in pipe.unet.parameters()} == {size}
+        assert {p.itemsize for p in pipe.text_encoder_2.parameters()} == {size}
+    overflows = load_architecture(source_of("model=sdxl", "model.dtype=float16")).pipe
+    assert overflows.vae.dtype == torch.float32  # as the pipeline decodes
+    assert overflows.unet.dtype == torch.bfloat16
+
+
+def test_what_is_no_model_is_said(save_pipeline, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no pipeline folder at /nowhere.*\(sd15, sd21, sdxl are\)"):
+        load_architecture(ModelSource("mine", "/nowhere"))
+    copy = shutil.copytree(save_pipeline("sd15"), tmp_path / "copy")
+    (copy / "vae/config.json").unlink()
+    with pytest.raises(ValueError, match="copy is incomplete or damaged"):
+        load_architecture(ModelSource("mine", str(copy)))
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
+    shutil.copy(save_pipeline("sd15") / "vae/config.json", copy / "vae/config.json")
+    with pytest.raises(ValueError, match="a FluxPipeline: text-to-image needs"):
+        load_architecture(ModelSource("other", str(copy)))
+    with pytest.raises(ValueError, match="trained at 32x32, but sd15 is trained at 512x512"):
+        load_architecture(ModelSource("sd15", str(save_pipeline("sd15")), side=512))
