@@ -88,6 +88,8 @@ class MultiDiffusion(UNetMethod):
         if self.window_batch < 1:
             raise ValueError(f"window_batch must be at least 1, not {self.window_batch}")
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
+        if pipe.unet.config.addition_embed_type != "text_time":
+            del options["crop_coordinates"]  # only SDXL's U-Net knows them
         windows = self.windows(pipe, height, width)
         window = {"window": [windows.height, windows.width], "stride": list(self.strides(pipe))}
         return super().describe(pipe, height, width) | options | window

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 
 from baselines.direct import Direct
 from scalecrafter.method import Calls, Request
-from scalecrafter.pipeline import check_size, pixels_per_cell, training_size
+from scalecrafter.pipeline import check_size, folder_digest, pixels_per_cell, training_size
 
 
 def base_size(pipe: Any, height: int, width: int) -> tuple[int, int]:
@@ -60,12 +61,14 @@ class Upscale:
 
 
 @cache
-def load_upscaler(model: str) -> Any:
-    """diffusers' x4 upscaler from a local folder or hub id, safetensors only."""
+def load_upscaler(model: str) -> tuple[Any, str]:
+    """diffusers' x4 upscaler from a local folder or hub id, safetensors only, and the digest of its files."""
     from diffusers import StableDiffusionUpscalePipeline
 
     try:
-        pipe = StableDiffusionUpscalePipeline.from_pretrained(model, use_safetensors=True)
+        there = Path(model).is_dir()
+        folder = Path(model if there else StableDiffusionUpscalePipeline.download(model, use_safetensors=True))
+        pipe = StableDiffusionUpscalePipeline.from_pretrained(folder, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"no x4 upscaler at {model!r}: give the folder of a StableDiffusionUpscalePipeline, "
@@ -73,7 +76,7 @@ def load_upscaler(model: str) -> Any:
         ) from error
     pipe.set_progress_bar_config(disable=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return pipe.to(device, torch.float16 if device == "cuda" else torch.float32)
+    return pipe.to(device, torch.float16 if device == "cuda" else torch.float32), folder_digest(folder)
 
 
 @dataclass(frozen=True)
@@ -91,15 +94,15 @@ class UpscaleSD(Upscale):
     noise_level: int = 20
 
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
-        load_upscaler(self.model)
+        _, digest = load_upscaler(self.model)
         options = {"steps": self.steps, "guidance_scale": self.guidance_scale, "noise_level": self.noise_level}
-        return super().describe(pipe, height, width) | {"model": self.model} | options
+        return super().describe(pipe, height, width) | {"upscaler_sha256": digest} | options
 
     def calls(self, pipe: Any, request: Request) -> list[Calls]:
         raise ValueError("upscale_sd cannot be planned: most of its work is another model's")
 
     def enlarge(self, images: NDArray[np.uint8], request: Request) -> NDArray[np.uint8]:
-        upscaler, large = load_upscaler(self.model), []
+        upscaler, large = load_upscaler(self.model)[0], []
         for image, prompt, seed in zip(images, request.prompts, request.seeds, strict=True):
             enlarged = upscaler(
                 prompt,

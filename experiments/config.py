@@ -71,6 +71,7 @@ class Cell:
     metrics: Metrics
     runs: Path
     logger: dict[str, Any]
+    experiment: str | None
     identity: dict[str, Any]
 
     @property
@@ -110,7 +111,7 @@ def build_cell(config: DictConfig, load: Callable[[ModelSource], LoadedModel] = 
     sampler = Sampler(**values["sampler"])
     identity = {
         "model": {"name": model.name, "sha256": model.digest, "dtype": model.dtype},
-        **({"scheduler": model.source.scheduler} if model.source.scheduler else {}),
+        "scheduler": type(model.pipe.scheduler).__name__,
         **({"tiled_decoding": True} if model.tiles(height, width) else {}),
         "method": {"name": values["method"]["name"], **method.describe(model.pipe, height, width)},
         "size": [height, width],
@@ -132,6 +133,7 @@ def build_cell(config: DictConfig, load: Callable[[ModelSource], LoadedModel] = 
         metrics=read_metrics(dict(values["metrics"])),
         runs=Path(values["paths"]["runs"]),
         logger=values["logger"],
+        experiment=values["experiment"]["name"] if "experiment" in values else None,
         identity=identity,
     )
 

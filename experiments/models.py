@@ -17,7 +17,8 @@ import transformers
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from experiments.scenes import WEIGHTS
-from scalecrafter.pipeline import training_size
+from scalecrafter.decode import TILE
+from scalecrafter.pipeline import folder_digest, pixels_per_cell, training_size
 
 DTYPE = "dtype" if diffusers.__version__ >= "0.42" else "torch_dtype"  # the older one is named after torch
 DTYPES = ("float32", "float16", "bfloat16")
@@ -74,8 +75,10 @@ class LoadedModel:
         return self.source.name
 
     def tiles(self, height: int, width: int) -> bool:
-        """Whether pictures of this size are decoded in tiles."""
-        return self.source.tiled_above is not None and max(height, width) > self.source.tiled_above
+        """Whether pictures of this size are decoded in tiles: of several, that is."""
+        longest = max(height, width)
+        one_tile = TILE * pixels_per_cell(self.pipe)
+        return self.source.tiled_above is not None and longest > max(self.source.tiled_above, one_tile)
 
 
 def automatic_dtype() -> str:
@@ -222,14 +225,3 @@ def check_model(source: ModelSource, place: Path, pipe: Any) -> None:
             f"{place} was trained at {height}x{width}, but {source.name} is trained at {source.side}x{source.side}: "
             "take another folder, or model=folder, which takes any"
         )
-
-
-def folder_digest(folder: Path) -> str:
-    """sha256 over the relative names and contents of the files that a pipeline or an autoencoder loads."""
-    index = folder / "model_index.json"
-    total = hashlib.sha256()
-    for path in [*sorted(folder.glob("*/*")), index] if index.is_file() else sorted(folder.glob("*")):
-        if path.suffix in {".json", ".safetensors", ".txt"}:
-            total.update(path.relative_to(folder).as_posix().encode())
-            total.update(hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()

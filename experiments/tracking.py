@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.config import Cell
+from experiments.config import Cell, identity_digest
 from experiments.manifest import read_records
 
 PICTURES = 16
@@ -64,7 +64,7 @@ def log_cell(cell: Cell, scores: dict[str, Any]) -> None:
         id=cell.digest[:16],
         resume="allow",
         name=cell.folder.name,
-        group=f"{cell.model.name}@{cell.resolution}",
+        group=cell.experiment or f"{cell.model.name}@{cell.resolution}",
         job_type="cell",
         tags=[cell.method_name],
         config=cell.identity,
@@ -78,12 +78,13 @@ def log_cell(cell: Cell, scores: dict[str, Any]) -> None:
 
 @never_fails
 def log_table(table: pd.DataFrame, pictures: Sequence[Path], name: str, cell: Cell) -> None:
-    """A finished table and its pictures, logged as ``cell``, one of its cells, is."""
+    """A finished table and its pictures, logged as ``cell``, one of its cells, is. The same cells update it."""
     if cell.logger["name"] == "none":
         return
     import wandb
 
-    run = start(cell.runs, cell.logger["project"], name=name, group=name, job_type="aggregate")
+    key = identity_digest({"experiment": name, "runs": list(table["run"])})[:16]
+    run = start(cell.runs, cell.logger["project"], id=key, resume="allow", name=name, group=name, job_type="aggregate")
     shown = [path for path in pictures if path.suffix == ".png"]
     run.log({name: wandb.Table(dataframe=table), **{path.stem: wandb.Image(str(path)) for path in shown}})
     run.finish()

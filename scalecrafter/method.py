@@ -156,7 +156,7 @@ class ScaleCrafter(UNetMethod):
 
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
         with self.enable(pipe, height=height, width=width) as handle:
-            return handle.settings.to_dict()
+            return handle.settings.effective().to_dict()
 
     def calls(self, pipe: Any, request: Request) -> list[Calls]:
         """Steps in which the same layers are dilated and dispersed alike are of one kind."""

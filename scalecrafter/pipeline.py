@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 # Cross-attention width and number of levels tell the families apart.
@@ -69,3 +71,14 @@ def check_size(pipe: Any, height: int, width: int) -> None:
         raise ValueError(
             f"{height}x{width} is below the training size {train_height}x{train_width}: nothing to scale up"
         )
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 over the relative names and contents of the files that a pipeline or an autoencoder loads."""
+    index = folder / "model_index.json"
+    total = hashlib.sha256()
+    for path in [*sorted(folder.glob("*/*")), index] if index.is_file() else sorted(folder.glob("*")):
+        if path.suffix in {".json", ".safetensors", ".txt"}:
+            total.update(path.relative_to(folder).as_posix().encode())
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()

@@ -95,6 +95,28 @@ class Settings:
         dispersed = self.dispersed if step < self.dispersed_tau else ()
         return factors, tuple(name for name in dispersed if name in factors)
 
+    def effective(self) -> Settings:
+        """The settings without what changes no picture: factors of one, tables without a window, dispersion where and
+        when nothing is dilated, and the options of what is off. Equal where they draw alike.
+        """
+        dilation = dilating(self.dilation) if self.tau else {}
+        damped = dilating(self.noise_damped_dilation) if self.noise_damped_tau else {}
+        tau = self.tau if dilation else 0
+        dispersed = tuple(name for name in self.dispersed if name in dilation or name in damped)
+        last = max(tau, self.noise_damped_tau if damped else 0)
+        dispersed_tau = min(self.dispersed_tau, last) if dispersed else 0
+        return replace(
+            self,
+            dilation=dilation,
+            tau=tau,
+            progressive=self.progressive and bool(dilation or damped),
+            noise_damped_dilation=damped,
+            dispersed=dispersed if dispersed_tau else (),
+            dispersed_tau=dispersed_tau,
+            dispersed_size=self.dispersed_size if dispersed_tau else Settings.dispersed_size,
+            dispersion_eta=self.dispersion_eta if dispersed_tau else Settings.dispersion_eta,
+        )
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
         """From parsed YAML; groups in the tables and in ``dispersed`` are expanded.
@@ -148,6 +170,11 @@ class Settings:
             values[name] = {k: list(d) if isinstance(d, tuple) else d for k, d in values[name].items()}
         freeu = None if self.freeu is None else asdict(self.freeu)
         return values | {"dispersed": list(self.dispersed), "freeu": freeu}
+
+
+def dilating(table: Mapping[str, Factor]) -> dict[str, Factor]:
+    """The layers with a factor above one."""
+    return {name: factor for name, factor in table.items() if per_axis(factor) != (1, 1)}
 
 
 def is_number(value: Any) -> bool:

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
+    DDPMScheduler,
     StableDiffusionPipeline,
+    StableDiffusionUpscalePipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -126,6 +128,36 @@ def tiny_sdxl_pipeline(folder: Path) -> StableDiffusionXLPipeline:
         unet=tiny_sdxl_unet().eval(),
         scheduler=build_scheduler(),
         add_watermarker=False,
+    )
+
+
+def tiny_upscaler(folder: Path) -> StableDiffusionUpscalePipeline:
+    """A pipeline that takes a small picture as three more channels, and a noise level; the tokenizer's files go into
+    ``folder``.
+    """
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer(folder)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=7,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+        num_class_embeds=1000,
+    )
+    return StableDiffusionUpscalePipeline(
+        vae=tiny_vae(),
+        text_encoder=CLIPTextModel(tiny_text_config(tokenizer, 16)),
+        tokenizer=tokenizer,
+        unet=unet,
+        low_res_scheduler=DDPMScheduler(),
+        scheduler=build_scheduler(),
+        max_noise_level=350,
     )
 
 

@@ -2,16 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
-from diffusers import DDPMScheduler, StableDiffusionUpscalePipeline, UNet2DConditionModel
 from PIL import Image
-from transformers import CLIPTextModel
 
 from baselines.direct import Direct
 from baselines.upscale import Upscale, UpscaleSD, base_size
-from experiments.scenes.model import build_scheduler
 from scalecrafter import Request, Sampler
-from tests.tiny import tiny_text_config, tiny_tokenizer, tiny_vae
+from tests.tiny import tiny_upscaler
 
 
 def request(height, width):
@@ -35,38 +31,14 @@ def test_it_is_direct_inference_enlarged(pipe):
 
 @pytest.fixture
 def upscaler(tmp_path):
-    """Folder of a tiny StableDiffusionUpscalePipeline: low-resolution picture as three more channels, noise level."""
-    torch.manual_seed(0)
-    tokenizer = tiny_tokenizer(tmp_path / "tokenizer")
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=7,
-        out_channels=4,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=2,
-        norm_num_groups=4,
-        num_class_embeds=1000,
-    )
-    pipe = StableDiffusionUpscalePipeline(
-        vae=tiny_vae(),
-        text_encoder=CLIPTextModel(tiny_text_config(tokenizer, 16)),
-        tokenizer=tokenizer,
-        unet=unet,
-        low_res_scheduler=DDPMScheduler(),
-        scheduler=build_scheduler(),
-        max_noise_level=350,
-    )
-    pipe.save_pretrained(tmp_path / "upscaler")
+    """Folder of a tiny upscaler."""
+    tiny_upscaler(tmp_path / "tokenizer").save_pretrained(tmp_path / "upscaler")
     return str(tmp_path / "upscaler")
 
 
 def test_the_sd_upscaler(pipe, upscaler):
     method = UpscaleSD(model=upscaler, steps=2)
-    assert method.describe(pipe, 64, 64)["model"] == upscaler
+    assert len(method.describe(pipe, 64, 64)["upscaler_sha256"]) == 64
     images = method.generate(pipe, request(64, 96))
     assert images.shape == (2, 64, 96, 3)
     assert not np.array_equal(images, Upscale().generate(pipe, request(64, 96)))

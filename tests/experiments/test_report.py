@@ -139,7 +139,8 @@ def test_a_run_that_is_gone_is_named(finished, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "is no table"), ("model,size\n", "has no method, n, resolution, run, variant: make it")]
+    ("text", "message"),
+    [("", "is no table"), ("model,size\n", "has no method, n, resolution, run, scores, variant: make it")],
 )
 def test_a_damaged_table_is_named(tmp_path, text, message):
     (tmp_path / "ablate_tau.csv").write_text(text)

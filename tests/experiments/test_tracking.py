@@ -9,6 +9,7 @@ import pytest
 import wandb
 
 from experiments.config import build_cell, compose_config
+from experiments.reproduce import reproduce
 from experiments.run import run_cell
 
 
@@ -24,9 +25,8 @@ def tiny(pipe_folder, tmp_path, monkeypatch):
     return [*overrides, "logger=wandb"]
 
 
-def records(folder: Path) -> list[dict]:
+def records(folder: Path, file: Path) -> list[dict]:
     """What W&B's own reader finds in an offline run."""
-    (file,) = folder.glob(".wandb/wandb/offline-run-*/*.wandb")
     out = folder / "inspected.jsonl"
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
     out.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
@@ -36,7 +36,8 @@ def records(folder: Path) -> list[dict]:
 def test_without_a_key_a_run_is_logged_offline(tiny):
     folder = run_cell(tiny)
     cell = build_cell(compose_config(tiny))
-    text = json.dumps(records(cell.runs))
+    (file,) = cell.runs.glob(".wandb/wandb/offline-run-*/*.wandb")
+    text = json.dumps(records(cell.runs, file))
     metrics = json.loads((folder / "metrics.json").read_text())
     assert cell.digest[:16] in text
     assert "folder@x4" in text
@@ -44,6 +45,19 @@ def test_without_a_key_a_run_is_logged_offline(tiny):
         assert key in text
         assert repr(metrics[key])[:8] in text
     assert len(list(cell.runs.glob(".wandb/wandb/offline-run-*/files/media/images/*"))) == 4
+
+
+def test_an_experiment_groups_its_cells_and_adds_its_table(tiny):
+    """The table under an id of its own, with charts and galleries."""
+    reproduce([*tiny, "experiment.cells={resolution: [x4], method: [direct, upscale]}"])
+    cell = build_cell(compose_config(tiny))
+    found = [records(cell.runs, file) for file in sorted(cell.runs.glob(".wandb/wandb/offline-run-*/*.wandb"))]
+    runs = [next(record["run"] for record in each if "run" in record) for each in found]
+    assert [run["run_group"] for run in runs] == ["table1"] * 3
+    assert sorted(run["job_type"] for run in runs) == ["aggregate", "cell", "cell"]
+    assert len({run["run_id"] for run in runs}) == 3
+    media = {path.name.split("_0_")[0] for path in cell.runs.glob(".wandb/wandb/offline-run-*/files/media/**/*.*")}
+    assert {"table1", "gallery_x4", "zoom_x4", "table1_cost", "table1_repetition", "pictures"} <= media
 
 
 def test_a_failure_is_a_warning_and_the_run_is_complete(tiny, monkeypatch):
