@@ -175,7 +175,9 @@ def step_index(scheduler: Any, timestep: Any) -> int:
 
 
 def clean_picture(pipe: Any, pair: Tensor, prediction: Tensor, timestep: Any) -> Tensor:
-    """(N, 3, H, W) in [-1, 1]: decoded prediction of the clean latent, guided if the call holds [uncond, cond]."""
+    """(N, 3, H, W) float32 in [-1, 1]: decoded prediction of the clean latent, guided if the call holds [uncond, cond].
+    A perceptual distance is a network of that precision, whatever the pipeline's.
+    """
     if getattr(pipe, "do_classifier_free_guidance", False):
         uncond, cond = prediction.chunk(2)
         prediction, pair = uncond + pipe.guidance_scale * (cond - uncond), pair.chunk(2)[0]
@@ -189,7 +191,7 @@ def clean_picture(pipe: Any, pair: Tensor, prediction: Tensor, timestep: Any) ->
         clean = prediction
     vae = pipe.vae
     decoded: Tensor = vae.decode((clean / vae.config.scaling_factor).to(vae.dtype)).sample
-    return decoded.to(pair.dtype)
+    return decoded.float()
 
 
 @contextmanager

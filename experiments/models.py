@@ -82,11 +82,11 @@ class LoadedModel:
 
 
 def automatic_dtype() -> str:
-    """float16 on a GPU; bfloat16 on a CPU with AMX, where it is several times faster; else float32."""
+    """float16 on a GPU; bfloat16 on a CPU with instructions for it, where it is faster; else float32."""
     if torch.cuda.is_available():
         return "float16"
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-    return "bfloat16" if has_amx else "float32"
+    instructions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return "bfloat16" if any(getattr(torch.cpu, name, lambda: False)() for name in instructions) else "float32"
 
 
 def resolve_dtype(name: str) -> str:

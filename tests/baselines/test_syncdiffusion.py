@@ -136,6 +136,22 @@ def test_the_scenes_distance_is_one():
     assert x.grad.abs().sum() > 0
 
 
+def test_a_pipeline_in_half_precision_has_its_distance_in_float32(pipe):
+    """As a network of perceptual features is; bfloat16 changes the pictures little."""
+    seen = []
+
+    def distance(pictures, others):
+        seen.extend({pictures.dtype, others.dtype})
+        return (pictures - others).square().sum((1, 2, 3))
+
+    method = SyncDiffusion(stride=4, distance=distance, weight=1.0)
+    images = []
+    for dtype in (torch.float32, torch.bfloat16):
+        images.append(method.generate(pipe.to(dtype), Request(["a"], [1], 64, 64, Sampler(3, 4.0)))[0].astype(int))
+    assert set(seen) == {torch.float32}
+    assert np.abs(images[0] - images[1]).mean() < 5
+
+
 def test_what_does_not_fit_is_refused(pipe, monkeypatch):
     with pytest.raises(ValueError, match="middle or first"):
         SyncDiffusion(anchor="last")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from experiments.config import build_cell, compose_config
 from experiments.manifest import read_records
+from experiments.models import automatic_dtype
 from experiments.run import draw_cell
 from tests.tiny import tiny_overrides, tiny_upscaler, tiny_vae
 
@@ -21,10 +22,10 @@ DISPERSED = ["scalecrafter.dispersed=[mid_block]", "scalecrafter.dispersed_tau=4
 SYNC = ["method=syncdiffusion", "multidiffusion.stride=4", "syncdiffusion.weight=500"]
 WINDOWS = ["method=multidiffusion", "multidiffusion.stride=4"]
 
-# Option (and when, after a comma) -> (what it needs to act, another value): those that change pictures, and that do not.
+# Option (and when) -> (what it needs to act, another value): those that change pictures, and those that do not.
 CHANGES = {
     "model.path": ([], "model.path=@OTHER_WEIGHTS"),
-    "model.dtype": ([], "model.dtype=bfloat16"),
+    "model.dtype": ([], "model.dtype=float16"),
     "model.scheduler": (["model.path=@EULER"], "model.scheduler=ddim"),
     "model.vae": ([], "model.vae=@OTHER_VAE"),
     "model.tiled_above": (["resolution=x4", "resolution.scale_width=17", "method=direct"], "model.tiled_above=64"),
@@ -69,7 +70,7 @@ CHANGES = {
 }
 KEEPS = {
     "model.path": ([], "model.path=@SAME_WEIGHTS"),
-    "model.dtype": (["model.dtype=float32"], "model.dtype=auto"),
+    "model.dtype": ([f"model.dtype={automatic_dtype()}"], "model.dtype=auto"),
     "model.scheduler": ([], "model.scheduler=ddim"),
     "model.prediction": ([], "model.prediction=epsilon"),
     "model.side": ([], "model.side=32"),
