@@ -175,7 +175,7 @@ def step_index(scheduler: Any, timestep: Any) -> int:
 
 
 def clean_picture(pipe: Any, pair: Tensor, prediction: Tensor, timestep: Any) -> Tensor:
-    """(N, 3, H, W) float32 in [-1, 1]: decoded prediction of the clean latent, guided if the call holds [uncond, cond].
+    """(N, 3, H, W) float32 in [-1, 1]: decoded prediction of the clean latent, guided if a call holds [uncond, cond].
     A perceptual distance is a network of that precision, whatever the pipeline's.
     """
     if getattr(pipe, "do_classifier_free_guidance", False):

@@ -24,9 +24,9 @@ from baselines.attention_scaling import AttentionScaling
 from baselines.direct import Direct
 from baselines.multidiffusion import MultiDiffusion
 from experiments.command import command
+from experiments.draw import environment
 from experiments.manifest import write_atomically
 from experiments.models import LoadedModel, ModelSource, load_model
-from experiments.run import environment
 from experiments.work import unet_inputs
 from scalecrafter.method import Request, Sampler, ScaleCrafter, UNetMethod
 from scalecrafter.pipeline import pixels_per_cell, training_size

@@ -16,8 +16,8 @@ import torch
 
 from eval.frechet import features_to_stats, stats_to_fid
 from experiments.command import command
+from experiments.draw import environment
 from experiments.manifest import write_atomically
-from experiments.run import environment
 
 
 def solvers(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[], float]]:

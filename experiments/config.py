@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.feature_spaces import ReferenceSource
 from experiments.models import LoadedModel, ModelSource, load_model
 from experiments.prompts import Prompt, load_prompts, prompts_identity
+from experiments.share import Share
 from scalecrafter.method import Method, Sampler
 from scalecrafter.pipeline import training_size
 
@@ -72,6 +73,7 @@ class Cell:
     runs: Path
     logger: dict[str, Any]
     experiment: str | None
+    share: Share | None
     identity: dict[str, Any]
 
     @property
@@ -134,6 +136,7 @@ def build_cell(config: DictConfig, load: Callable[[ModelSource], LoadedModel] = 
         runs=Path(values["paths"]["runs"]),
         logger=values["logger"],
         experiment=values["experiment"]["name"] if "experiment" in values else None,
+        share=None if values["share"] is None else Share.parse(values["share"]),
         identity=identity,
     )
 

@@ -6,8 +6,6 @@ without content; seconds from a short probe of this machine, with a U-Net of ran
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,11 +13,10 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
-import psutil
 import torch
 from tqdm import tqdm
 
-from experiments.architectures import default_dtype, fake, load_architecture
+from experiments.architectures import fake, load_architecture
 from experiments.config import (
     automatic_batch,
     base_overrides,
@@ -31,14 +28,13 @@ from experiments.config import (
     target_size,
 )
 from experiments.models import LoadedModel
+from experiments.probe import Probe, device_memory, device_name, probe, tokens_of
 from experiments.prompts import load_prompts
 from experiments.work import Cost, cost_of, unet_inputs
 from scalecrafter.decode import tiled_decoding
 from scalecrafter.method import Calls, Method, Request, Sampler
 from scalecrafter.pipeline import check_size, check_unet, pixels_per_cell
 
-PROBE_SECONDS = 10.0  # a probe that would take longer is not made
-SMALLEST_PROBE = 16  # cells of a side
 BYTES_A_PIXEL = 3  # a PNG is smaller; a disk that is planned for should not be
 
 
@@ -120,10 +116,9 @@ def drawings_of(lines: Sequence[Sequence[str]]) -> list[Drawing]:
 
 def call_cost(drawing: Drawing, calls: Calls) -> Cost:
     """What one of these calls costs."""
-    pipe = drawing.model.pipe
-    text = pipe.text_encoder.config.max_position_embeddings
+    pipe, tokens = drawing.model.pipe, tokens_of(drawing.model)
     with fake:
-        inputs = unet_inputs(pipe.unet, calls.samples, calls.height, calls.width, text)
+        inputs = unet_inputs(pipe.unet, calls.samples, calls.height, calls.width, tokens)
     if calls.differentiated:
         with fake:
             return cost_of(partial(differentiate, pipe, inputs), pipe.unet)
@@ -173,73 +168,6 @@ def plan_cell(drawing: Drawing) -> Plan:
     )
 
 
-@dataclass(frozen=True)
-class Probe:
-    """Timed calls of a U-Net: (floating-point operations, seconds) of each; none where its weights do not fit."""
-
-    timed: tuple[tuple[float, float], ...]
-    largest: int
-
-    def seconds(self, plan: Plan) -> float:
-        """Of one picture: each call at the rate of the timed call that is nearest in operations."""
-
-        def rate(flops: float) -> float:
-            operations, seconds = min(self.timed, key=lambda timed: abs(math.log(timed[0] / flops)))
-            return operations / seconds
-
-        return sum(total / rate(flops) for flops, total in plan.operations) if self.timed else math.nan
-
-
-def device_memory() -> int:
-    """Bytes of the GPU, or of the machine."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_properties(0).total_memory
-    return psutil.virtual_memory().total
-
-
-def probe(model: LoadedModel, largest: int) -> Probe:
-    """Time calls on a guidance pair with as many cells a side as fit into ``PROBE_SECONDS`` and memory, at most
-    ``largest``.
-    """
-    shape, device = model.pipe.unet, "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = getattr(torch, model.dtype)
-    weights = sum(parameter.numel() for parameter in shape.parameters()) * dtype.itemsize
-    if weights > 0.8 * device_memory():
-        return Probe((), 0)
-    with torch.device("meta"), default_dtype(dtype):
-        unet = type(shape).from_config(shape.config)
-    unet = unet.to_empty(device=device).to(memory_format=torch.channels_last).eval()
-    for parameter in unet.parameters():
-        parameter.data.fill_(0.01)
-    tokens = model.pipe.text_encoder.config.max_position_embeddings
-    timed: list[tuple[float, float]] = []
-    side = min(SMALLEST_PROBE, largest)
-    while True:
-        with fake, torch.no_grad():
-            cost = cost_of(partial(shape, timestep=0.0, **unet_inputs(shape, 2, side, side, tokens)), shape)
-        slow = timed and timed[-1][1] * cost.flops / timed[-1][0] > PROBE_SECONDS
-        if slow or weights + cost.memory > 0.8 * device_memory():
-            break
-        timed.append((cost.flops, time_call(unet, unet_inputs(unet, 2, side, side, tokens))))
-        if side >= largest:
-            break
-        side = min(2 * side, largest)
-    return Probe(tuple(timed), side)
-
-
-@torch.no_grad()
-def time_call(unet: torch.nn.Module, inputs: dict[str, Any]) -> float:
-    """Seconds of a call, the shorter of two."""
-    found = []
-    for _ in range(2):
-        started = time.perf_counter()
-        unet(**inputs, timestep=0.0)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - started)
-    return min(found)
-
-
 def brief(value: float) -> str:
     """Three digits, and thousands that can be read."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -276,7 +204,7 @@ def plan(lines: Sequence[Sequence[str]]) -> str:
     for model in {plan.drawing.model.source: plan.drawing.model for plan in planned}.values():
         sides = [max(p.drawing.height, p.drawing.width) for p in planned if p.drawing.model is model]
         probes[model.source] = probe(model, max(sides) // pixels_per_cell(model.pipe))
-    seconds = [probes[p.drawing.model.source].seconds(p) for p in planned]
+    seconds = [probes[p.drawing.model.source].seconds(p.operations) for p in planned]
     rows = [shown(p, s) for p, s in zip(planned, seconds, strict=True)]
     table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
     hours = sum(s * p.drawing.images for p, s in zip(planned, seconds, strict=True)) / 3600
@@ -285,17 +213,17 @@ def plan(lines: Sequence[Sequence[str]]) -> str:
 
 def notes(planned: Sequence[Plan], probes: dict[Any, Probe], hours: float) -> list[str]:
     """What the numbers of the table mean on this machine."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "this CPU"
+    device, room = device_name(), f"{device_memory() / 1e9:.0f} GB"
     found = [f"Together: {brief(hours)} hours, {brief(sum(p.disk for p in planned) / 1e9)} GB of disk at most."]
     for source, made in probes.items():
         dtype = next(p.drawing.model.dtype for p in planned if p.drawing.model.source == source)
         if made.timed:
             flops, seconds = made.timed[-1]
-            rate = f"{flops / seconds / 1e12:.3g} TFLOP/s on a pair of {made.largest}x{made.largest} cells"
+            rate = f"{brief(flops / seconds / 1e12)} TFLOP/s on a pair of {made.largest}x{made.largest} cells"
             found.append(f"{source.name} on {device} in {dtype}: {rate}; larger calls are reckoned at that rate.")
         else:
-            found.append(f"{source.name} does not fit into the {device_memory() / 1e9:.0f} GB of {device}: not timed.")
+            found.append(f"{source.name} does not fit into the {room} of {device}: not timed.")
     if any(p.memory > device_memory() for p in planned):
-        found.append(f"!: more than the {device_memory() / 1e9:.0f} GB of {device}.")
+        found.append(f"!: more than the {room} of {device}.")
     found.append("Memory is of weights and tensors in one process; scoring, and prompts into text, are not counted.")
     return found

@@ -19,7 +19,10 @@ from experiments.tracking import log_table
 def reproduce(overrides: Sequence[str]) -> None:
     """Draw, score, tabulate."""
     experiment = read_experiment(overrides)
-    if compose_config(experiment.lines[0]).plan:
+    config = compose_config(experiment.lines[0])
+    if config.share is not None:
+        raise ValueError("shares are drawn by python -m experiments.run (-m experiment=NAME share=0/2,1/2)")
+    if config.plan:
         print(plan(experiment.lines))
         return
     rows = experiment.rows()

@@ -91,8 +91,8 @@ def seen_in_windows(
 
 def costs_per_image(folder: Path) -> dict[str, float]:
     """Seconds and U-Net evaluations of one picture, over all batches that were drawn."""
-    path = folder / "costs.jsonl"
-    entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = (line for path in sorted(folder.glob("costs*.jsonl")) for line in path.read_text().splitlines())
+    entries = [json.loads(line) for line in lines]
     images = sum(entry["images"] for entry in entries)
     names = {"seconds": "seconds_per_image", "unet_evaluations": "unet_evaluations_per_image"}
     return {name: round(sum(e[key] for e in entries) / images, 3) for key, name in names.items()} if images else {}

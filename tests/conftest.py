@@ -8,9 +8,9 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from experiments.config import build_cell, compose_config
+from experiments.draw import draw_cell
 from experiments.experiment import read_experiment
 from experiments.plots import draw_pictures
-from experiments.run import draw_cell
 from experiments.score import score_cell
 from experiments.table import collect, write_table
 from tests.tiny import tiny_overrides, tiny_pipeline, tiny_sdxl_pipeline

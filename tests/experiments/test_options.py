@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from experiments.config import build_cell, compose_config
+from experiments.draw import draw_cell
 from experiments.manifest import read_records
 from experiments.models import automatic_dtype
-from experiments.run import draw_cell
 from tests.tiny import tiny_overrides, tiny_upscaler, tiny_vae
 
 DAMPED = ["scalecrafter.noise_damped_tau=40", "scalecrafter.noise_damped_dilation={down_blocks.0: 3, up_blocks.3: 3}"]
@@ -78,6 +78,7 @@ KEEPS = {
     "prompts.limit": ([], "prompts.limit=2"),
     "batch_size": ([], "batch_size=1"),
     "plan": ([], "plan=false"),
+    "share": ([], "share=0/1"),
     "paths.results": ([], "paths.results=elsewhere"),
     "logger.name": ([], "logger.name=wandb"),
     "metrics.extractor": ([], "metrics=inception"),

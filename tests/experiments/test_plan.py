@@ -10,12 +10,14 @@ from torch import nn
 
 from baselines.direct import Direct
 from experiments import plan as plan_module
+from experiments import probe as probe_module
 from experiments.architectures import fake, load_architecture
 from experiments.benchmark import unet_memory
 from experiments.config import build_cell, compose_config
 from experiments.experiment import read_experiment
 from experiments.models import ModelSource, load_model
-from experiments.plan import Plan, Probe, plan, plan_cell, read_drawing
+from experiments.plan import plan, plan_cell, read_drawing
+from experiments.probe import Probe
 from experiments.run import single
 from experiments.work import HeldMemory, cost_of, counted_evaluations, unet_inputs
 from scalecrafter import Request, Sampler
@@ -193,7 +195,7 @@ def test_the_papers_table_is_planned_without_weights_or_prompts(rate):
 
 def test_a_probe_times_growing_calls_up_to_the_largest(pipe_folder):
     model = load_architecture(ModelSource("folder", str(pipe_folder), dtype="float32"))
-    made = plan_module.probe(model, 40)
+    made = probe_module.probe(model, 40)
     assert made.largest == 40
     assert len(made.timed) == 3  # 16, 32, 40 cells a side
     flops = [operations for operations, _ in made.timed]
@@ -201,14 +203,22 @@ def test_a_probe_times_growing_calls_up_to_the_largest(pipe_folder):
     assert all(seconds > 0 for _, seconds in made.timed)
 
 
-def test_seconds_are_at_the_rate_of_the_nearest_timed_call(tiny):
-    planned = Plan(read_drawing(tiny), 0, operations=((1e3, 5e3), (1e6, 2e6)), memory=0)
-    assert Probe(((2e3, 1.0), (3e6, 2.0)), 8).seconds(planned) == pytest.approx(5e3 / 2e3 + 2e6 / 1.5e6)
-    assert math.isnan(Probe((), 0).seconds(planned))
+def test_a_probe_ends_before_what_would_take_long(pipe_folder, monkeypatch):
+    model = load_architecture(ModelSource("folder", str(pipe_folder), dtype="float32"))
+    monkeypatch.setattr(probe_module, "time_call", lambda unet, inputs: 4.0)
+    made = probe_module.probe(model, 64)
+    assert (made.largest, len(made.timed)) == (16, 1)  # four times the cells would take more than ten seconds
+
+
+def test_seconds_are_at_the_rate_of_the_nearest_timed_call():
+    operations = ((1e3, 5e3), (1e6, 2e6))
+    assert Probe(((2e3, 1.0), (3e6, 2.0)), 8).seconds(operations) == pytest.approx(5e3 / 2e3 + 2e6 / 1.5e6)
+    assert math.isnan(Probe((), 0).seconds(operations))
 
 
 def test_a_model_that_does_not_fit_is_planned_but_not_timed(tiny, monkeypatch):
-    monkeypatch.setattr(plan_module, "device_memory", lambda: 1000)
+    for module in (plan_module, probe_module):
+        monkeypatch.setattr(module, "device_memory", lambda: 1000)
     shown = plan([[*tiny, "method=direct"]])
     assert "does not fit into the 0 GB" in shown
     assert " ! " in shown

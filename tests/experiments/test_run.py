@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 from eval.uncertainty import Estimate
-from experiments import run as run_module
+from experiments import draw as draw_module
 from experiments.config import CONF, build_cell, compose_config
+from experiments.draw import draw_cell
 from experiments.experiment import Row, override, read_experiment
 from experiments.manifest import read_records
 from experiments.reproduce import reproduce
-from experiments.run import draw_cell, run_cell, single
+from experiments.run import run_cell, single
 from experiments.table import among_the_best, collect, read_scores, require_same_protocol
 from tests.tiny import tiny_overrides
 
@@ -85,8 +86,8 @@ def test_only_what_is_missing_or_damaged_is_drawn_again(tiny, monkeypatch):
     with (folder / "manifest.jsonl").open("a") as stream:
         stream.write('{"id": "000003", "pro')  # torn by a crash
     drawn = []
-    original = run_module.draw_batch
-    monkeypatch.setattr(run_module, "draw_batch", lambda c, p: drawn.extend(x.id for x in p) or original(c, p))
+    original = draw_module.draw_batch
+    monkeypatch.setattr(draw_module, "draw_batch", lambda c, p, m: drawn.extend(x.id for x in p) or original(c, p, m))
     draw_cell(cell)
     assert drawn == ["000001", "000002"]
     assert contents(folder) == before
@@ -283,14 +284,14 @@ def test_an_ablation_writes_its_table_gallery_and_plot(tiny, tmp_path, capsys):
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(tiny, tmp_path, capsys, monkeypatch):
-    original = run_module.draw_batch
+    original = draw_module.draw_batch
 
-    def fails_sometimes(cell, prompts):
+    def fails_sometimes(cell, prompts, manifest):
         if cell.method_name == "upscale":
             raise ValueError("made to fail")
-        return original(cell, prompts)
+        return original(cell, prompts, manifest)
 
-    monkeypatch.setattr(run_module, "draw_batch", fails_sometimes)
+    monkeypatch.setattr(draw_module, "draw_batch", fails_sometimes)
     cells = "experiment.cells={resolution: [x4], method: [upscale, direct]}"
     with pytest.raises(ValueError, match="1 of 2 cells failed, the others are complete: folder-upscale.*made to fail"):
         reproduce([*tiny, cells])
