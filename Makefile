@@ -81,8 +81,9 @@ reproduce-table-full: OVERRIDES += experiment.skip=null
 reproduce-table-full: reproduce-table ## The same with the cells that take longest
 
 ablations: $(STAMP) ## What each part and each setting of the method does, each a table and a plot
-	@for name in dilation layers tau dispersion guidance freeu eta; do \
-		$(PY) -m experiments.reproduce experiment=ablate_$$name $(strip $(OVERRIDES)) || exit 1; done
+	@status=0; for name in dilation layers tau dispersion guidance freeu eta; do \
+		$(PY) -m experiments.reproduce experiment=ablate_$$name $(strip $(OVERRIDES)) || status=2; done; \
+	$(PY) -m experiments.ablations $(strip $(OVERRIDES)) && exit $$status
 
 gallery: $(STAMP) ## Draw the charts and galleries of the main table again, from finished runs
 	$(PY) -m experiments.plots $(strip $(OVERRIDES))

@@ -175,3 +175,34 @@ def test_an_unknown_module_is_named_with_its_nearest():
         find_convolutions(tiny_unet(), {"mid_block.resnets.7.conv1": 2})
     with pytest.raises(ValueError, match="no 3x3 convolution"):
         find_convolutions(torch.nn.ModuleDict({"a": torch.nn.Conv2d(1, 1, 1)}), {"a": 2})
+
+
+NOTHING = [
+    {"progressive": True},
+    {"dilation": {"mid_block": 2}, "noise_damped_dilation": {"mid_block": 3}},
+    {"dilation": {"mid_block": 1}, "tau": 30, "dispersed": ["mid_block"], "dispersed_tau": 30, "dispersed_size": 7},
+    {"dispersed_size": 9, "dispersion_eta": 3.0},
+    {"noise_damped_dilation": {"mid_block": 2}, "tau": 30},
+]
+SOMETHING = [
+    {"dilation": {"mid_block": 2, "down_blocks.1": 1}, "tau": 30, "noise_damped_dilation": {"mid_block": 2}},
+    {"dilation": {"mid_block": 3}, "tau": 30, "progressive": True, "dispersed": ["mid_block"], "dispersed_tau": 45},
+    {"noise_damped_dilation": {"mid_block": 2}, "noise_damped_tau": 40, "dilation": {"up_blocks.0": 2}, "tau": 20},
+    {"dilation": {"mid_block": [1, 2]}, "tau": 10, "dispersed": ["mid_block"], "dispersed_tau": 0},
+]
+
+
+@pytest.mark.parametrize("settings", [*map(Settings.from_mapping, NOTHING + SOMETHING), *available_settings()])
+def test_effective_settings_do_the_same_in_every_call(settings):
+    settings = settings if isinstance(settings, Settings) else load_settings(settings)
+    effective = settings.effective()
+    for step in range(51):
+        for base_pass in (False, True):
+            assert effective.at(step, base_pass=base_pass) == settings.at(step, base_pass=base_pass)
+    assert effective.noise_damped_tau == settings.noise_damped_tau
+    assert effective.effective() == effective
+
+
+def test_settings_that_do_nothing_are_effectively_none():
+    assert [Settings.from_mapping(values).effective() for values in NOTHING] == [Settings()] * len(NOTHING)
+    assert Settings() not in [Settings.from_mapping(values).effective() for values in SOMETHING]
