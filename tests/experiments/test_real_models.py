@@ -99,7 +99,7 @@ def test_the_papers_counts(save_pipeline, job, laion):
     with pytest.raises(ValueError, match="prompts.limit is a number, null or paper, not 'papre'"):
         prompt_count("papre", 64, 64)
     lines = read_experiment(["experiment=paper", f"prompts.path={laion / 'laion.jsonl'}"]).lines
-    assert len(lines) == 20
+    assert len(lines) == 24
     config = compose_config(lines[0])
     assert (config.prompts.source, config.prompts.limit) == ("manifest", "paper")
     assert config.metrics.extractor == "inception"
