@@ -58,7 +58,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 test: $(STAMP) ## Run the tests (no GPU, no network)
-	$(SIDE_BY_SIDE) $(PY) -m pytest -q -m "not slow and not gpu" -n auto --maxprocesses=8 --dist=loadfile
+	$(SIDE_BY_SIDE) $(PY) -m pytest -q -m "not slow and not gpu" -n logical --maxprocesses=8 --dist=loadfile
 
 test-slow: $(STAMP) ## Run the tests that take long
 	$(PY) -m pytest -q -m "slow and not gpu"
