@@ -91,7 +91,8 @@ def load_architecture(source: ModelSource) -> LoadedModel:
         raise ValueError(f"{source.name} is a {parts['pipeline']}: text-to-image needs a {' or '.join(PIPELINES)}")
     dtype = resolve_dtype(source.dtype)
     precision = torch.float32 if dtype == "float32" else torch.bfloat16
-    overflows = dtype == "float16" and parts["vae"].get("force_upcast", True)  # its pipeline decodes in float32 then
+    # SDXL's pipeline, and no other, decodes in float32 then.
+    overflows = dtype == "float16" and "text_encoder_2" in parts and parts["vae"].get("force_upcast", True)
     with fake, default_dtype(precision):
         modules: dict[str, Any] = {"unet": UNet2DConditionModel.from_config(parts["unet"])}
         for part, encoder in TEXT_ENCODERS.items():

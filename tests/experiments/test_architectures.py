@@ -66,6 +66,7 @@ def test_tensors_have_the_size_that_the_precision_gives_them(save_pipeline):
     overflows = load_architecture(source_of("model=sdxl", "model.dtype=float16")).pipe
     assert overflows.vae.dtype == torch.float32  # as the pipeline decodes
     assert overflows.unet.dtype == torch.bfloat16
+    assert load_architecture(source_of("model=sd15", "model.dtype=float16")).pipe.vae.dtype == torch.bfloat16
 
 
 def test_what_is_no_model_is_said(save_pipeline, tmp_path):
