@@ -149,6 +149,13 @@ def plain_values(config: DictConfig) -> dict[str, Any]:
         raise ValueError(" ".join(str(error).split())) from error
 
 
+def asks_for_plan(config: DictConfig) -> bool:
+    """Whether nothing is to be drawn; ValueError for what is neither true nor false."""
+    if not isinstance(config.plan, bool):
+        raise ValueError(f"plan is true or false, not {config.plan!r}")
+    return config.plan
+
+
 def target_size(resolution: dict[str, Any], pipe: Any) -> tuple[int, int]:
     """(height, width) in pixels of the `resolution` node for this model."""
     height, width = training_size(pipe)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments.command import command
-from experiments.config import compose_config
+from experiments.config import asks_for_plan, compose_config
 from experiments.experiment import read_experiment
 from experiments.plan import plan
 from experiments.plots import draw_pictures
@@ -22,7 +22,7 @@ def reproduce(overrides: Sequence[str]) -> None:
     config = compose_config(experiment.lines[0])
     if config.share is not None:
         raise ValueError("shares are drawn by python -m experiments.run (-m experiment=NAME share=0/2,1/2)")
-    if config.plan:
+    if asks_for_plan(config):
         print(plan(experiment.lines))
         return
     rows = experiment.rows()

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.command import command
-from experiments.config import CONF, base_overrides, build_cell, compose_config
+from experiments.config import CONF, asks_for_plan, base_overrides, build_cell, compose_config
 from experiments.draw import draw_cell, is_drawn
 from experiments.experiment import cell_line, read_experiment
 from experiments.failures import outcome, write_failure
@@ -46,12 +46,12 @@ def run_cell(overrides: Sequence[str]) -> Path:
 def single(overrides: Sequence[str]) -> None:
     """One cell, or the plan of it, or of all cells of an experiment."""
     config = compose_config(overrides)
-    if config.plan and "experiment" in config and config.cell is None:
-        print(plan(read_experiment(overrides).lines))
-    elif config.plan:
-        print(plan([cell_line(overrides)]))
-    else:
+    if not asks_for_plan(config):
         print(run_cell(cell_line(overrides)))
+    elif "experiment" in config and config.cell is None:
+        print(plan(read_experiment(overrides).lines))
+    else:
+        print(plan([cell_line(overrides)]))
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")

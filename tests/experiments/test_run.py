@@ -185,6 +185,7 @@ def test_references_are_alike_within_a_resolution():
         ("method=upscale_sd upscale_sd.model=/nowhere", "no x4 upscaler at '/nowhere'"),
         ("scalecrafter.dilation={mid_blok: 2}", "mid_blok.*no 3x3 convolution"),
         ("model.dtype=float31", "must be auto"),
+        ("plan=maybe", "plan is true or false, not 'maybe'"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_drawn(tiny, tmp_path, change, message):
