@@ -20,6 +20,7 @@ from experiments.manifest import (
     NAME,
     Record,
     add_picture,
+    disk_needed,
     manifests,
     read_records,
     recorded_ids,
@@ -40,7 +41,7 @@ def prepare_folder(cell: Cell) -> None:
     if existing.exists() and existing.read_text(encoding="utf-8") != text:
         raise ValueError(f"{folder} holds a run with another configuration: move it away or set paths.runs")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    needed = 3 * cell.height * cell.width * len(cell.prompts)
+    needed = disk_needed(cell.height, cell.width, len(cell.prompts))
     if shutil.disk_usage(folder.parent).free < needed:
         raise OSError(f"the disk of {folder.parent} has less than the {needed / 1e6:.0f} MB this run may need")
     (folder / "images").mkdir(parents=True, exist_ok=True)

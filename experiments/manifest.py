@@ -47,6 +47,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
+def disk_needed(height: int, width: int, count: int) -> int:
+    """Bytes that so many pictures take at most: a PNG is smaller than its pixels."""
+    return 3 * height * width * count
+
+
 def manifests(folder: Path) -> list[Path]:
     """The manifest of a run, and those of shares that are or were being drawn."""
     return sorted(folder.glob("manifest*.jsonl"))

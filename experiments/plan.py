@@ -27,6 +27,7 @@ from experiments.config import (
     prompt_count,
     target_size,
 )
+from experiments.manifest import disk_needed
 from experiments.models import LoadedModel
 from experiments.probe import Probe, device_memory, device_name, probe, tokens_of
 from experiments.prompts import load_prompts
@@ -34,8 +35,6 @@ from experiments.work import Cost, cost_of, unet_inputs
 from scalecrafter.decode import tiled_decoding
 from scalecrafter.method import Calls, Method, Request, Sampler
 from scalecrafter.pipeline import check_size, check_unet, pixels_per_cell
-
-BYTES_A_PIXEL = 3  # a PNG is smaller; a disk that is planned for should not be
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Plan:
     @property
     def disk(self) -> int:
         """Bytes of all pictures, at most."""
-        return BYTES_A_PIXEL * self.drawing.height * self.drawing.width * self.drawing.images
+        return disk_needed(self.drawing.height, self.drawing.width, self.drawing.images)
 
 
 def read_drawing(overrides: Sequence[str]) -> Drawing:
