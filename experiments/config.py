@@ -56,8 +56,8 @@ def read_metrics(values: dict[str, Any]) -> Metrics:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell of a table: a model, a method, a size, prompts and a sampler, all plain values."""
+class Drawing:
+    """What draws, and how large: a model, a method, a size and a sampler. Enough to say what it costs."""
 
     model: LoadedModel
     method_name: str
@@ -66,9 +66,15 @@ class Cell:
     height: int
     width: int
     sampler: Sampler
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Cell(Drawing):
+    """One cell of a table: what draws, and prompts, all plain values."""
+
     prompts: Sequence[Prompt]
     seed: int
-    batch_size: int
     metrics: Metrics
     runs: Path
     logger: dict[str, Any]
@@ -107,37 +113,48 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 def build_cell(config: DictConfig, load: Callable[[ModelSource], LoadedModel] = load_model) -> Cell:
     """Load the model and resolve everything; fails before the first denoising step if something does not fit."""
     values = plain_values(config)
-    model = load(model_source(values["model"]))
-    method = build_method(config)
-    height, width = target_size(values["resolution"], model.pipe)
-    sampler = Sampler(**values["sampler"])
+    drawing = read_drawing(config, values, load)
+    model, sampler, height, width = drawing.model, drawing.sampler, drawing.height, drawing.width
     identity = {
         "model": {"name": model.name, "sha256": model.digest, "dtype": model.dtype},
         "scheduler": type(model.pipe.scheduler).__name__,
         **({"tiled_decoding": True} if model.tiles(height, width) else {}),
-        "method": {"name": values["method"]["name"], **method.describe(model.pipe, height, width)},
+        "method": {"name": drawing.method_name, **drawing.method.describe(model.pipe, height, width)},
         "size": [height, width],
         "sampler": {"steps": sampler.steps, "guidance_scale": sampler.guidance_scale, "eta": sampler.eta},
         "seed": values["seed"],
         "prompts": prompts_identity(values["prompts"]),
     }
     return Cell(
-        model=model,
-        method_name=values["method"]["name"],
-        method=method,
-        resolution=values["resolution"]["name"],
-        height=height,
-        width=width,
-        sampler=sampler,
+        **vars(drawing),
         prompts=load_prompts(values["prompts"] | {"limit": prompt_count(values["prompts"]["limit"], height, width)}),
         seed=values["seed"],
-        batch_size=automatic_batch(height, width) if values["batch_size"] == "auto" else int(values["batch_size"]),
         metrics=read_metrics(dict(values["metrics"])),
         runs=Path(values["paths"]["runs"]),
         logger=values["logger"],
         experiment=values["experiment"]["name"] if "experiment" in values else None,
         share=None if values["share"] is None else Share.parse(values["share"]),
         identity=identity,
+    )
+
+
+def read_drawing(
+    config: DictConfig, values: dict[str, Any], load: Callable[[ModelSource], LoadedModel] = load_model
+) -> Drawing:
+    """What draws; ``values`` is the configuration as `plain_values` gives it."""
+    model = load(model_source(values["model"]))
+    method = build_method(config)
+    height, width = target_size(values["resolution"], model.pipe)
+    batch = values["batch_size"]
+    return Drawing(
+        model=model,
+        method_name=values["method"]["name"],
+        method=method,
+        resolution=values["resolution"]["name"],
+        height=height,
+        width=width,
+        sampler=Sampler(**values["sampler"]),
+        batch_size=automatic_batch(height, width) if batch == "auto" else int(batch),
     )
 
 

@@ -163,6 +163,11 @@ def pipeline_class(folder: Path) -> Any:
         raise ValueError(
             f"the model at {folder} is incomplete or damaged: its model_index.json has no class"
         ) from error
+    return pipeline_named(name, folder)
+
+
+def pipeline_named(name: Any, folder: Path) -> Any:
+    """The class with the name that ``folder`` gives; a list there means remote code, and is refused."""
     if not isinstance(name, str) or name not in PIPELINES:
         raise ValueError(f"{folder} holds a {name}: text-to-image needs a {' or '.join(PIPELINES)}")
     return PIPELINES[name]

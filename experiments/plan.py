@@ -18,38 +18,27 @@ from tqdm import tqdm
 
 from experiments.architectures import fake, load_architecture
 from experiments.config import (
-    automatic_batch,
+    Drawing,
     base_overrides,
-    build_method,
     compose_config,
-    model_source,
     plain_values,
     prompt_count,
-    target_size,
+    read_drawing,
 )
 from experiments.manifest import disk_needed
-from experiments.models import LoadedModel
 from experiments.probe import Probe, device_memory, device_name, probe, tokens_of
 from experiments.prompts import load_prompts
 from experiments.work import Cost, cost_of, unet_inputs
 from scalecrafter.decode import tiled_decoding
-from scalecrafter.method import Calls, Method, Request, Sampler
+from scalecrafter.method import Calls, Request
 from scalecrafter.pipeline import check_size, check_unet, pixels_per_cell
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Planned(Drawing):
     """What is planned of one cell: everything but its weights and its prompts' texts."""
 
-    model: LoadedModel
-    method_name: str
-    method: Method
-    resolution: str
-    height: int
-    width: int
-    sampler: Sampler
     images: int
-    batch_size: int
     scored: bool
 
 
@@ -59,7 +48,7 @@ class Plan:
     ``memory`` the most bytes at any moment, all weights included.
     """
 
-    drawing: Drawing
+    drawing: Planned
     evaluations: float
     operations: tuple[tuple[float, float], ...]  # (of one call, of all such calls for one picture)
     memory: float
@@ -75,39 +64,27 @@ class Plan:
         return disk_needed(self.drawing.height, self.drawing.width, self.drawing.images)
 
 
-def read_drawing(overrides: Sequence[str]) -> Drawing:
+def read_planned(overrides: Sequence[str]) -> Planned:
     """A cell as far as a plan needs it; a manifest of prompts may be missing where their number is given."""
     config = compose_config(overrides)
     values = plain_values(config)
-    model = load_architecture(model_source(values["model"]))
-    height, width = target_size(values["resolution"], model.pipe)
-    check_unet(model.pipe)
-    check_size(model.pipe, height, width)
-    limit = prompt_count(values["prompts"]["limit"], height, width)
-    batch = values["batch_size"]
-    return Drawing(
-        model=model,
-        method_name=values["method"]["name"],
-        method=build_method(config),
-        resolution=values["resolution"]["name"],
-        height=height,
-        width=width,
-        sampler=Sampler(**values["sampler"]),
-        images=len(load_prompts(values["prompts"])) if limit is None else limit,
-        batch_size=automatic_batch(height, width) if batch == "auto" else int(batch),
-        scored=values["metrics"]["extractor"] is not None,
-    )
+    drawing = read_drawing(config, values, load_architecture)
+    check_unet(drawing.model.pipe)
+    check_size(drawing.model.pipe, drawing.height, drawing.width)
+    limit = prompt_count(values["prompts"]["limit"], drawing.height, drawing.width)
+    images = len(load_prompts(values["prompts"])) if limit is None else limit
+    return Planned(**vars(drawing), images=images, scored=values["metrics"]["extractor"] is not None)
 
 
-def drawings_of(lines: Sequence[Sequence[str]]) -> list[Drawing]:
+def planned_cells(lines: Sequence[Sequence[str]]) -> list[Planned]:
     """The cells of command lines, and before them the samples of training size that their scores need, each once."""
-    found: list[Drawing] = []
-    base: dict[Any, Drawing] = {}
+    found: list[Planned] = []
+    base: dict[Any, Planned] = {}
     for line in lines:
-        drawing = read_drawing(line)
+        drawing = read_planned(line)
         found.append(drawing)
         if drawing.scored:
-            sampled = read_drawing(base_overrides(line, drawing.images))
+            sampled = read_planned(base_overrides(line, drawing.images))
             key = sampled.model.source, sampled.sampler
             base[key] = max(base.get(key, sampled), sampled, key=lambda each: each.images)
     return [*base.values(), *(drawing for drawing in found if drawing not in base.values())]
@@ -144,7 +121,7 @@ def decoding_cost(drawing: Drawing, pictures: int) -> Cost:
         return cost_of(partial(pipe.vae.decode, torch.zeros(*shape, dtype=pipe.vae.dtype)), pipe.unet)
 
 
-def plan_cell(drawing: Drawing) -> Plan:
+def plan_cell(drawing: Planned) -> Plan:
     """ValueError for a method that does not say which calls it makes."""
     if not hasattr(drawing.method, "calls"):
         raise ValueError(f"{drawing.method_name} cannot be planned: it does not say its calls (Method.calls)")
@@ -192,7 +169,7 @@ def plan(lines: Sequence[Sequence[str]]) -> str:
     """A table of what these cells would take, and what they would take together."""
     planned: list[Plan] = []
     refused: list[str] = []
-    for drawing in tqdm(drawings_of(lines), desc="plan", unit="cell", leave=False):
+    for drawing in tqdm(planned_cells(lines), desc="plan", unit="cell", leave=False):
         try:
             planned.append(plan_cell(drawing))
         except ValueError as error:

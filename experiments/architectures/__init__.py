@@ -20,7 +20,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from experiments.models import PIPELINES, LoadedModel, ModelSource, check_model, resolve_dtype
+from experiments.models import LoadedModel, ModelSource, check_model, pipeline_named, resolve_dtype
 from experiments.scenes import WEIGHTS
 
 SHIPPED = Path(__file__).parent
@@ -85,10 +85,8 @@ def load_architecture(source: ModelSource) -> LoadedModel:
     """The pipeline of a model without its weights; its digest is empty. In place of float16, with which they share
     every size, tensors are bfloat16: the library's check for overflow would look at their values.
     """
-    parts = read_architecture(source)
-    kind = PIPELINES.get(parts["pipeline"])
-    if kind is None:
-        raise ValueError(f"{source.name} is a {parts['pipeline']}: text-to-image needs a {' or '.join(PIPELINES)}")
+    parts, place = read_architecture(source), Path(source.path or source.name)
+    kind = pipeline_named(parts["pipeline"], place)
     dtype = resolve_dtype(source.dtype)
     precision = torch.float32 if dtype == "float32" else torch.bfloat16
     # SDXL's pipeline, and no other, decodes in float32 then.
@@ -108,5 +106,5 @@ def load_architecture(source: ModelSource) -> LoadedModel:
     own = getattr(diffusers, parts.get("scheduler_class", "DDIMScheduler"))
     scheduler = (DDIMScheduler if source.scheduler else own).from_config(parts["scheduler"])
     pipe = kind(scheduler=scheduler, **modules, **tokenizers)
-    check_model(source, Path(source.path or source.name), pipe)
+    check_model(source, place, pipe)
     return LoadedModel(source, pipe, dtype, "")

@@ -81,5 +81,8 @@ def test_what_is_no_model_is_said(save_pipeline, tmp_path):
     shutil.copy(save_pipeline("sd15") / "vae/config.json", copy / "vae/config.json")
     with pytest.raises(ValueError, match="a FluxPipeline: text-to-image needs"):
         load_architecture(ModelSource("other", str(copy)))
+    (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": ["pipeline", "MyPipeline"]}))
+    with pytest.raises(ValueError, match="holds a .*MyPipeline.*: text-to-image needs"):
+        load_architecture(ModelSource("remote", str(copy)))
     with pytest.raises(ValueError, match="trained at 32x32, but sd15 is trained at 512x512"):
         load_architecture(ModelSource("sd15", str(save_pipeline("sd15")), side=512))

@@ -16,7 +16,7 @@ from experiments.benchmark import unet_memory
 from experiments.config import build_cell, compose_config
 from experiments.experiment import read_experiment
 from experiments.models import ModelSource, load_model
-from experiments.plan import plan, plan_cell, read_drawing
+from experiments.plan import plan, plan_cell, read_planned
 from experiments.probe import Probe
 from experiments.run import single
 from experiments.work import HeldMemory, cost_of, counted_evaluations, unet_inputs
@@ -55,7 +55,7 @@ VARIANTS = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_it_says_the_evaluations_that_are_then_counted(tiny, name):
     overrides = [*tiny, *VARIANTS[name], "sampler.steps=5", "prompts.limit=3", "batch_size=2"]
-    drawing, cell = read_drawing(overrides), build_cell(compose_config(overrides))
+    drawing, cell = read_planned(overrides), build_cell(compose_config(overrides))
     request = Request(["a", "b"], [1, 2], cell.height, cell.width, cell.sampler)
     with counted_evaluations(cell.model.pipe.unet) as counted:
         cell.method.generate(cell.model.pipe, request)
@@ -114,7 +114,7 @@ def test_a_fractional_factor_and_a_larger_kernel_cost_what_they_cost(tiny):
         "fraction": [table % 1.5],
         "dispersed": [table % 2, "scalecrafter.dispersed=[mid_block]", "scalecrafter.dispersed_tau=50"],
     }.items():
-        found = plan_cell(read_drawing([*tiny, "method=scalecrafter", "scalecrafter.tau=50", *options]))
+        found = plan_cell(read_planned([*tiny, "method=scalecrafter", "scalecrafter.tau=50", *options]))
         flops[name] = found.operations[0][1]
     cells, channels, samples, steps = 2 * 2, 16, 2, 2
     middle = 4 * 2 * cells * channels * channels * 9 * samples * steps  # four convolutions of the middle block
@@ -165,7 +165,7 @@ def test_a_plan_names_every_cell_and_draws_nothing(tiny, tmp_path, capsys, rate)
     ]
     assert lines[0].startswith("| x1 32x32")
     assert "upscale_sd cannot be planned" in shown
-    drawing = read_drawing([*tiny, "method=direct", "resolution=x16", "batch_size=1"])
+    drawing = read_planned([*tiny, "method=direct", "resolution=x16", "batch_size=1"])
     seconds = plan_cell(drawing).flops / 2e12
     assert f"{seconds:.3g}" in lines[3]
     assert f"{4 * seconds / 3600:.3g}" in lines[3]
