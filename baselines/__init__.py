@@ -1,1 +1,1 @@
-"""Methods that ScaleCrafter is compared with, all under the contract of `scalecrafter.method`."""
+"""Methods that ScaleCrafter is compared with, all under the contract of `baselines.method`."""

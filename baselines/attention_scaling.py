@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scalecrafter.method import UNetMethod
+from baselines.method import UNetMethod
 from scalecrafter.pipeline import training_size
 
 

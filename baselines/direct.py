@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
-from scalecrafter.method import UNetMethod
+from baselines.method import UNetMethod
 
 
 class Direct(UNetMethod):

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from baselines.method import Calls, Request, UNetMethod
 from baselines.windows import Windows
 from scalecrafter.batch import map_batch
-from scalecrafter.method import Calls, Request, UNetMethod
 from scalecrafter.pipeline import pixels_per_cell, sampling_timesteps, training_size
 
 Forward = Callable[..., Any]

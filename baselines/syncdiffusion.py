@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from baselines.method import Calls, Request
 from baselines.multidiffusion import Forward, MultiDiffusion, as_output, check_affine, check_inputs, replaced_forward
 from baselines.windows import Windows
-from scalecrafter.method import Calls, Request
 from scalecrafter.pipeline import sampling_timesteps
 from scalecrafter.schedule import timestep_value
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from baselines.direct import Direct
-from scalecrafter.method import Calls, Request
+from baselines.method import Calls, Request
 from scalecrafter.pipeline import check_size, folder_digest, pixels_per_cell, training_size
 
 

@@ -22,13 +22,14 @@ from tqdm import tqdm
 
 from baselines.attention_scaling import AttentionScaling
 from baselines.direct import Direct
+from baselines.method import Request, Sampler, UNetMethod
 from baselines.multidiffusion import MultiDiffusion
-from experiments.command import command
-from experiments.draw import environment
-from experiments.manifest import write_atomically
-from experiments.models import LoadedModel, ModelSource, load_model
-from experiments.work import unet_inputs
-from scalecrafter.method import Request, Sampler, ScaleCrafter, UNetMethod
+from baselines.scalecrafter import ScaleCrafter
+from experiments.cost.counting import unet_inputs
+from experiments.sampling.generate import environment
+from experiments.sampling.manifest import write_atomically
+from experiments.setup.command_line import command
+from experiments.setup.models import LoadedModel, ModelSource, load_model
 from scalecrafter.pipeline import pixels_per_cell, training_size
 from scalecrafter.settings import Settings
 

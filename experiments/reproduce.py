@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.command import command
-from experiments.config import asks_for_plan, compose_config
-from experiments.experiment import read_experiment
-from experiments.plan import plan
-from experiments.plots import draw_pictures
+from experiments.cost.planning import plan
+from experiments.results.plots import draw_pictures
+from experiments.results.score_table import collect, write_table
+from experiments.results.tracking import log_table
 from experiments.run import run_cell
-from experiments.table import collect, write_table
-from experiments.tracking import log_table
+from experiments.setup.command_line import command
+from experiments.setup.config import asks_for_plan, compose_config
+from experiments.setup.grid import read_experiment
 
 
 def reproduce(overrides: Sequence[str]) -> None:

@@ -16,14 +16,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.command import command
-from experiments.config import CONF, asks_for_plan, base_overrides, build_cell, compose_config
-from experiments.draw import draw_cell, is_drawn
-from experiments.experiment import cell_line, read_experiment
-from experiments.failures import outcome, write_failure
-from experiments.plan import plan
-from experiments.score import check_scorable, score_cell
-from experiments.tracking import log_cell
+from experiments.cost.planning import plan
+from experiments.results.tracking import log_cell
+from experiments.sampling.generate import draw_cell, is_drawn
+from experiments.scoring.runs import check_scorable, score_cell
+from experiments.setup.command_line import command
+from experiments.setup.config import CONF, asks_for_plan, base_overrides, build_cell, compose_config
+from experiments.setup.failures import outcome, write_failure
+from experiments.setup.grid import cell_line, read_experiment
 
 
 def run_cell(overrides: Sequence[str]) -> Path:

@@ -9,19 +9,13 @@ from scalecrafter.disperse import disperse_kernel, dispersion_transform
 from scalecrafter.enable import Handle, enable
 from scalecrafter.freeu import FreeU
 from scalecrafter.guidance import noise_damped
-from scalecrafter.method import Method, Request, Sampler, ScaleCrafter, UNetMethod
 from scalecrafter.redilate import redilated_conv2d
 from scalecrafter.settings import Settings, available_settings, load_settings
 
 __all__ = [
     "FreeU",
     "Handle",
-    "Method",
-    "Request",
-    "Sampler",
-    "ScaleCrafter",
     "Settings",
-    "UNetMethod",
     "available_settings",
     "disperse_kernel",
     "dispersion_transform",

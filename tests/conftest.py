@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from experiments.config import build_cell, compose_config
-from experiments.draw import draw_cell
-from experiments.experiment import read_experiment
-from experiments.plots import draw_pictures
-from experiments.score import score_cell
-from experiments.table import collect, write_table
+from experiments.results.plots import draw_pictures
+from experiments.results.score_table import collect, write_table
+from experiments.sampling.generate import draw_cell
+from experiments.scoring.runs import score_cell
+from experiments.setup.config import build_cell, compose_config
+from experiments.setup.grid import read_experiment
 from tests.tiny import tiny_overrides, tiny_pipeline, tiny_sdxl_pipeline
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 import baselines
-from experiments import config
+from experiments.setup import config
 from tests import test_methods
 from tests.tiny import tiny_overrides, tiny_pipeline
 

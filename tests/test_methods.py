@@ -5,8 +5,8 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from experiments.config import CONF, compose_config
-from scalecrafter import Request, Sampler
+from baselines.method import Request, Sampler
+from experiments.setup.config import CONF, compose_config
 from tests.tiny import tiny_pipeline, tiny_sdxl_pipeline
 
 # Name of the method -> overrides with which it acts on the tiny pipeline.

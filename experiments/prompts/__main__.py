@@ -9,9 +9,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.command import command
 from experiments.prompts.build import Draw, build_manifest
 from experiments.prompts.filters import Filters
+from experiments.setup.command_line import command
 
 
 def build_parser() -> argparse.ArgumentParser:

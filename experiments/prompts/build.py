@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.manifest import write_atomically
 from experiments.prompts.denylist import Denylist, read_denylist
 from experiments.prompts.filters import Filters
 from experiments.prompts.sample import smallest_ranks
 from experiments.prompts.sources import Source, find_sources, open_source, source_facts
 from experiments.prompts.usable import check_columns, usable_rows
+from experiments.sampling.manifest import write_atomically
 
 LAW = 1  # number of the rules by which captions are cleaned, compared and ranked: a change of any of them raises it
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from experiments.command import command
+from experiments.setup.command_line import command
 
 CAPTION = 64  # bytes
 FILE = 1_000_000  # rows

@@ -9,7 +9,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from baselines.attention_scaling import AttentionScaling, scaling_factor
 from baselines.direct import Direct
-from scalecrafter import Request, Sampler
+from baselines.method import Request, Sampler
 
 
 @pytest.mark.parametrize(

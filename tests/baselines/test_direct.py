@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from baselines.direct import Direct
-from scalecrafter import Request, Sampler, ScaleCrafter, Settings
+from baselines.method import Request, Sampler
+from baselines.scalecrafter import ScaleCrafter
+from scalecrafter import Settings
 from scalecrafter.settings import expand
 
 REQUEST = Request(["a b", "c"], [3, 4], 64, 64, Sampler(steps=3, guidance_scale=4.0, eta=0.5))

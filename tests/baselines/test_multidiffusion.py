@@ -13,9 +13,9 @@ from diffusers import (
 )
 
 from baselines.direct import Direct
+from baselines.method import Request, Sampler
 from baselines.multidiffusion import MultiDiffusion
 from baselines.windows import Windows, positions
-from scalecrafter import Request, Sampler
 from tests.tiny import tiny_sdxl_pipeline
 
 

@@ -8,10 +8,10 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from baselines.direct import Direct
+from baselines.method import Request, Sampler
 from baselines.multidiffusion import MultiDiffusion
 from baselines.syncdiffusion import SyncDiffusion, lpips_vgg
 from experiments.scenes.features import SceneDistance
-from scalecrafter import Request, Sampler
 
 
 def squared(pictures, others):

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from baselines.direct import Direct
+from baselines.method import Request, Sampler
 from baselines.upscale import Upscale, UpscaleSD, base_size
-from scalecrafter import Request, Sampler
 from tests.tiny import tiny_upscaler
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments import config
-from experiments.report import report
+from experiments.results.html import report
+from experiments.setup import config
 
 
 @pytest.fixture(scope="session")

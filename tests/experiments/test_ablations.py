@@ -2,9 +2,9 @@
 
 import pytest
 
-from experiments.ablations import ORDER, ablations
-from experiments.config import CONF
-from experiments.finished import read_description, read_table
+from experiments.results.ablations import ORDER, ablations
+from experiments.results.reading import read_description, read_table
+from experiments.setup.config import CONF
 
 
 def test_every_ablation_has_a_place():

@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 
-from experiments.architectures import load_architecture
-from experiments.config import compose_config, model_source
-from experiments.models import ModelSource, load_model
+from experiments.setup.architecture import load_architecture
+from experiments.setup.config import compose_config, model_source
+from experiments.setup.models import ModelSource, load_model
 from scalecrafter import available_settings, load_settings
 from scalecrafter.convolutions import find_convolutions
 from scalecrafter.pipeline import model_family

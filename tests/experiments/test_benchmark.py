@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from baselines.direct import Direct
-from experiments import benchmark, benchmark_solver
+from baselines.method import Request, Sampler
+from experiments import benchmark
 from experiments.benchmark import MEASURES, ROWS, Measure, Row, main, measure_pairs, unet_memory
-from scalecrafter import Request, Sampler
+from experiments.cost import solver as benchmark_solver
 
 REQUEST = Request(["a"], [0], 64, 64, Sampler(2))
 

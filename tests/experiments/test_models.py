@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler
 
-from experiments.config import compose_config, model_source
-from experiments.models import ModelSource, load_model
+from experiments.setup.config import compose_config, model_source
+from experiments.setup.models import ModelSource, load_model
 from scalecrafter.pipeline import model_family
 from tests.ldm import save_single_file
 from tests.tiny import tiny_vae

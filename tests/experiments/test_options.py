@@ -11,10 +11,10 @@ from diffusers import StableDiffusionPipeline
 from omegaconf import OmegaConf
 from PIL import Image
 
-from experiments.config import build_cell, compose_config
-from experiments.draw import draw_cell
-from experiments.manifest import read_records
-from experiments.models import automatic_dtype
+from experiments.sampling.generate import draw_cell
+from experiments.sampling.manifest import read_records
+from experiments.setup.config import build_cell, compose_config
+from experiments.setup.models import automatic_dtype
 from tests.tiny import tiny_overrides, tiny_upscaler, tiny_vae
 
 DAMPED = ["scalecrafter.noise_damped_tau=40", "scalecrafter.noise_damped_dilation={down_blocks.0: 3, up_blocks.3: 3}"]

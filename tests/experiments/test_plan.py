@@ -9,18 +9,18 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from baselines.direct import Direct
-from experiments import plan as plan_module
-from experiments import probe as probe_module
-from experiments.architectures import fake, load_architecture
+from baselines.method import Request, Sampler
 from experiments.benchmark import unet_memory
-from experiments.config import build_cell, compose_config
-from experiments.experiment import read_experiment
-from experiments.models import ModelSource, load_model
-from experiments.plan import plan, plan_cell, read_planned
-from experiments.probe import Probe
+from experiments.cost import planning as plan_module
+from experiments.cost import probing as probe_module
+from experiments.cost.counting import HeldMemory, cost_of, counted_evaluations, unet_inputs
+from experiments.cost.planning import plan, plan_cell, read_planned
+from experiments.cost.probing import Probe
 from experiments.run import single
-from experiments.work import HeldMemory, cost_of, counted_evaluations, unet_inputs
-from scalecrafter import Request, Sampler
+from experiments.setup.architecture import fake, load_architecture
+from experiments.setup.config import build_cell, compose_config
+from experiments.setup.grid import read_experiment
+from experiments.setup.models import ModelSource, load_model
 from tests.test_methods import METHODS
 from tests.tiny import tiny_overrides
 

@@ -9,11 +9,11 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
-from experiments.config import CONF
-from experiments.finished import gallery_columns, read_table, shared_records
-from experiments.galleries import GAP, HEIGHT, LINE, REGION, write_zoom
-from experiments.plots import ablation, charts, cost_frontier, pareto, redraw, repetition_by_resolution
-from experiments.style import COLUMN, INK, METHODS, chart_svg, method_style
+from experiments.results.galleries import GAP, HEIGHT, LINE, REGION, write_zoom
+from experiments.results.plots import ablation, charts, cost_frontier, pareto, redraw, repetition_by_resolution
+from experiments.results.reading import gallery_columns, read_table, shared_records
+from experiments.results.style import COLUMN, INK, METHODS, chart_svg, method_style
+from experiments.setup.config import CONF
 
 
 @pytest.fixture

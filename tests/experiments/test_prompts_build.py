@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from experiments.config import compose_config
 from experiments.prompts import Prompt, load_prompts, prompts_identity
 from experiments.prompts.__main__ import main
 from experiments.prompts.filters import NEEDS, Filters
 from experiments.prompts.synthetic import main as write_synthetic_files
 from experiments.prompts.synthetic import synthetic_rows
+from experiments.setup.config import compose_config
 from tests.experiments.prompts_reference import (
     build,
     prompts_of,

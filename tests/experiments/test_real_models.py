@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from experiments.config import build_cell, compose_config, prompt_count
-from experiments.experiment import read_experiment
 from experiments.prompts.build import Draw, build_manifest
-from experiments.published import published_beside, published_scores
 from experiments.reproduce import reproduce
+from experiments.results.published import published_beside, published_scores
+from experiments.setup.config import build_cell, compose_config, prompt_count
+from experiments.setup.grid import read_experiment
 from tests.eval.helpers import smooth_images
 
 CAPTIONS = ["a cat", "a red dog", "two birds", "the sea", "an old tree", "a b c"]

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from experiments.finished import gallery_columns, read_table, run_folders, shared_records
-from experiments.report import embed_picture, report
+from experiments.results.html import embed_picture, report
+from experiments.results.reading import gallery_columns, read_table, run_folders, shared_records
 
 
 class Page(HTMLParser):

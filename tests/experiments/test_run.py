@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 from eval.uncertainty import Estimate
-from experiments import draw as draw_module
-from experiments.config import CONF, build_cell, compose_config
-from experiments.draw import draw_cell
-from experiments.experiment import Row, override, read_experiment
-from experiments.manifest import read_records
 from experiments.reproduce import reproduce
+from experiments.results.score_table import among_the_best, collect, read_scores, require_same_protocol
 from experiments.run import run_cell, single
-from experiments.table import among_the_best, collect, read_scores, require_same_protocol
+from experiments.sampling import generate as draw_module
+from experiments.sampling.generate import draw_cell
+from experiments.sampling.manifest import read_records
+from experiments.setup.config import CONF, build_cell, compose_config
+from experiments.setup.grid import Row, override, read_experiment
 from tests.tiny import tiny_overrides
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""`python -m experiments.score --images DIR --reference DIR` on folders that belong to no run."""
+"""`python -m experiments.scoring.runs --images DIR --reference DIR` on folders that belong to no run."""
 
 import json
 import tarfile
@@ -10,7 +10,7 @@ from PIL import Image
 from eval.score import as_estimate, score_features
 from experiments.scenes.features import SceneFeatures
 from experiments.scenes.render import render, sample_scenes
-from experiments.score import score
+from experiments.scoring.runs import score
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.config import build_cell, compose_config
-from experiments.draw import draw_cell, is_drawn
-from experiments.manifest import read_records
 from experiments.reproduce import reproduce
 from experiments.run import run_cell
-from experiments.share import Share, drawing_share, drawing_whole
+from experiments.sampling.generate import draw_cell, is_drawn
+from experiments.sampling.manifest import read_records
+from experiments.sampling.shards import Share, drawing_share, drawing_whole
+from experiments.setup.config import build_cell, compose_config
 from tests.experiments.test_run import contents
 from tests.tiny import tiny_overrides
 

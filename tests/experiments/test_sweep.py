@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from experiments.config import CONF, build_cell, compose_config
-from experiments.experiment import cell_line, read_experiment
+from experiments.setup.config import CONF, build_cell, compose_config
+from experiments.setup.grid import cell_line, read_experiment
 from tests.tiny import tiny_overrides
 
 ROOT = Path(__file__).resolve().parents[2]

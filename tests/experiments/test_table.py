@@ -6,12 +6,12 @@ import shutil
 import pandas as pd
 import pytest
 
-from experiments import models
-from experiments.architectures import load_architecture
-from experiments.config import build_cell, compose_config
-from experiments.experiment import read_experiment
+from experiments.results.score_table import read_scores, rebuild
 from experiments.run import run_cell
-from experiments.table import read_scores, rebuild
+from experiments.setup import models
+from experiments.setup.architecture import load_architecture
+from experiments.setup.config import build_cell, compose_config
+from experiments.setup.grid import read_experiment
 from tests.tiny import tiny_overrides
 
 CELLS = "experiment.cells={resolution: [x4], method: [direct, upscale, scalecrafter]}"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import wandb
 
-from experiments.config import build_cell, compose_config
 from experiments.reproduce import reproduce
 from experiments.run import run_cell
+from experiments.setup.config import build_cell, compose_config
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from experiments.models import ModelSource, load_model
 from experiments.scenes.render import render_all, sample_scenes
+from experiments.setup.models import ModelSource, load_model
 from scalecrafter.decode import boxes, tiled_decoding
 
 

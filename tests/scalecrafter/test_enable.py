@@ -10,7 +10,9 @@ import torch
 
 import scalecrafter
 from baselines.direct import Direct
-from scalecrafter import Request, Sampler, ScaleCrafter, Settings
+from baselines.method import Request, Sampler
+from baselines.scalecrafter import ScaleCrafter
+from scalecrafter import Settings
 from scalecrafter.settings import expand
 
 TABLE = expand({"down_blocks.1+s": 2, "mid_block": 2, "up_blocks.1+s": 1.5})

@@ -9,7 +9,9 @@ import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline, StableDiffusionPAGPipeline
 
 import scalecrafter
-from scalecrafter import Request, Sampler, ScaleCrafter, Settings, noise_damped
+from baselines.method import Request, Sampler
+from baselines.scalecrafter import ScaleCrafter
+from scalecrafter import Settings, noise_damped
 from scalecrafter.settings import expand
 
 MAIN, BASE = expand({"down_blocks.1+s": 2, "mid_block": 4}), expand({"mid_block": 2})

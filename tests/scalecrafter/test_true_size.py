@@ -8,9 +8,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 import scalecrafter
-from experiments.architectures import load_architecture
-from experiments.config import compose_config, model_source
-from experiments.work import unet_inputs
+from experiments.cost.counting import unet_inputs
+from experiments.setup.architecture import load_architecture
+from experiments.setup.config import compose_config, model_source
 from scalecrafter.decode import tiled_decoding
 
 

@@ -1,4 +1,4 @@
-"""`python -m experiments.scenes.search`: the recorded search behind scalecrafter/settings/scenes_*.yaml.
+"""`python -m experiments.search`: the recorded search behind scalecrafter/settings/scenes_*.yaml.
 
 Stage by stage one part of the method is varied around the best settings so far. Candidates are compared by the sum of
 fid_r and fid_b on prompts and seeds that no table uses; each is a whole cell, scored like any other. All are written
@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from experiments.results.score_table import read_scores
 from experiments.run import run_cell
-from experiments.table import read_scores
 
 PROMPTS_SEED, RUN_SEED = 71, 7
 SIDE = {"x4": 2, "x16": 4}

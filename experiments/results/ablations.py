@@ -1,4 +1,4 @@
-"""`python -m experiments.ablations [overrides]`: ``<results>/ablations.md``, what each finished ablation claims and
+"""`python -m experiments.results.ablations [overrides]`: ``<results>/ablations.md``, what each finished ablation claims and
 found, with its table. docs/ablations.md is this page for the scenes model.
 """
 
@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.command import command
-from experiments.config import CONF, compose_config
-from experiments.finished import read_description, read_table
-from experiments.manifest import write_atomically
-from experiments.table import SCORES, SHARES, readable
+from experiments.results.reading import read_description, read_table
+from experiments.results.score_table import SCORES, SHARES, readable
+from experiments.sampling.manifest import write_atomically
+from experiments.setup.command_line import command
+from experiments.setup.config import CONF, compose_config
 
 PREFIX = "ablate_"
 ORDER = ("dilation", "layers", "tau", "dispersion", "guidance", "freeu", "eta")

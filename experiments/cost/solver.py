@@ -1,4 +1,4 @@
-"""`python -m experiments.benchmark_solver`: seconds for a Fréchet distance from statistics, ours and the libraries'.
+"""`python -m experiments.cost.solver`: seconds for a Fréchet distance from statistics, ours and the libraries'.
 
 Ratios are of one run; each time is the shortest of some repeats.
 """
@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from eval.frechet import features_to_stats, stats_to_fid
-from experiments.command import command
-from experiments.draw import environment
-from experiments.manifest import write_atomically
+from experiments.sampling.generate import environment
+from experiments.sampling.manifest import write_atomically
+from experiments.setup.command_line import command
 
 
 def solvers(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[], float]]:
@@ -42,7 +42,7 @@ def timed(function: Callable[[], float]) -> tuple[float, float]:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmark_solver", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m experiments.cost.solver", description=__doc__)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=2)

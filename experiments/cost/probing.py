@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import torch
 
-from experiments.architectures import default_dtype, fake
-from experiments.models import LoadedModel
-from experiments.work import cost_of, unet_inputs
+from experiments.cost.counting import cost_of, unet_inputs
+from experiments.setup.architecture import default_dtype, fake
+from experiments.setup.models import LoadedModel
 
 SECONDS = 10.0  # a call that would take longer is not made
 SMALLEST = 16  # cells of a side

@@ -1,5 +1,5 @@
 """Charts of tables, a paper's column wide: scores against cost, repetition against size, ablations; and a table as
-picture. `python -m experiments.plots [overrides]` draws charts and galleries of a finished experiment again.
+picture. `python -m experiments.results.plots [overrides]` draws charts and galleries of a finished experiment again.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from experiments.command import command
-from experiments.finished import gallery_columns, read_table, row_labels
-from experiments.galleries import write_gallery, write_zoom
-from experiments.style import CHART, COLUMN, INK, method_style, save_chart, shades
-from experiments.table import SCORES
+from experiments.results.galleries import write_gallery, write_zoom
+from experiments.results.reading import gallery_columns, read_table, row_labels
+from experiments.results.score_table import SCORES
+from experiments.results.style import CHART, COLUMN, INK, method_style, save_chart, shades
+from experiments.setup.command_line import command
 
 
 def table_picture(shown: pd.DataFrame, note: str, path: Path) -> None:
@@ -219,7 +219,7 @@ def draw_pictures(
 
 
 def redraw(overrides: Sequence[str]) -> None:
-    from experiments.experiment import read_experiment
+    from experiments.setup.grid import read_experiment
 
     experiment = read_experiment(overrides)
     table = read_table(experiment.results / f"{experiment.name}.csv")

@@ -1,5 +1,5 @@
 """What drawing asks of the hardware: U-Net calls that are counted while they happen, and floating-point operations and
-memory of calls on a pipeline without weights (`experiments.architectures`).
+memory of calls on a pipeline without weights (`experiments.setup.architecture`).
 """
 
 from __future__ import annotations

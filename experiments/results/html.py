@@ -1,4 +1,4 @@
-"""`python -m experiments.report [overrides]`: tables, charts and pictures of all finished experiments in one file,
+"""`python -m experiments.results.html [overrides]`: tables, charts and pictures of all finished experiments in one file,
 ``<results>/report.html``, which needs no network and no other file. It reads results and run folders, and draws
 nothing.
 """
@@ -20,10 +20,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.command import command
-from experiments.config import CONF, compose_config
-from experiments.experiment import read_experiment
-from experiments.finished import (
+from experiments.results.plots import ablation, charts, score_title
+from experiments.results.reading import (
     Column,
     gallery_columns,
     read_description,
@@ -34,10 +32,12 @@ from experiments.finished import (
     score_files,
     shared_records,
 )
-from experiments.manifest import write_atomically
-from experiments.plots import ablation, charts, score_title
-from experiments.style import chart_svg, method_style
-from experiments.table import COSTS, SCORES, SHARES, read_scores
+from experiments.results.score_table import COSTS, SCORES, SHARES, read_scores
+from experiments.results.style import chart_svg, method_style
+from experiments.sampling.manifest import write_atomically
+from experiments.setup.command_line import command
+from experiments.setup.config import CONF, compose_config
+from experiments.setup.grid import read_experiment
 
 TEMPLATES = Path(__file__).with_name("templates")
 PROMPTS = {True: 8, False: 4}  # shown of the main table, of an ablation

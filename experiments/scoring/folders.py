@@ -1,4 +1,4 @@
-"""`python -m experiments.score --images DIR --reference SOURCE`: scores of any two sets of pictures, no run needed.
+"""`python -m experiments.scoring.runs --images DIR --reference SOURCE`: scores of any two sets of pictures, no run needed.
 
 --against scores a second set for the same prompts and gives the paired difference with its interval.
 """
@@ -21,7 +21,7 @@ from eval.reference import save_reference
 from eval.resize import RESIZES
 from eval.score import ALSO, CLIP_SCORE, as_estimate, check_names, score_alone, score_features
 from eval.sources import captions, find_pictures
-from experiments.feature_spaces import EXTRACTORS, ReferenceSource, build_extractor, protocol_of
+from experiments.scoring.feature_spaces import EXTRACTORS, ReferenceSource, build_extractor, protocol_of
 
 
 def names_list(text: str) -> list[str]:
@@ -35,7 +35,8 @@ def names_list(text: str) -> list[str]:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.score", description="FID and KID, with standard errors, of two sets of images."
+        prog="python -m experiments.scoring.runs",
+        description="FID and KID, with standard errors, of two sets of images.",
     )
     add = parser.add_argument
     add("--images", type=Path, required=True, metavar="DIR", help="generated: a folder, a run, tar shards")

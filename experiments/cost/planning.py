@@ -16,8 +16,13 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from experiments.architectures import fake, load_architecture
-from experiments.config import (
+from baselines.method import Calls, Request
+from experiments.cost.counting import Cost, cost_of, unet_inputs
+from experiments.cost.probing import Probe, device_memory, device_name, probe, tokens_of
+from experiments.prompts import load_prompts
+from experiments.sampling.manifest import disk_needed
+from experiments.setup.architecture import fake, load_architecture
+from experiments.setup.config import (
     Drawing,
     base_overrides,
     compose_config,
@@ -25,12 +30,7 @@ from experiments.config import (
     prompt_count,
     read_drawing,
 )
-from experiments.manifest import disk_needed
-from experiments.probe import Probe, device_memory, device_name, probe, tokens_of
-from experiments.prompts import load_prompts
-from experiments.work import Cost, cost_of, unet_inputs
 from scalecrafter.decode import tiled_decoding
-from scalecrafter.method import Calls, Request
 from scalecrafter.pipeline import check_size, check_unet, pixels_per_cell
 
 

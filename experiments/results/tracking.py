@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.config import Cell, identity_digest
-from experiments.manifest import read_records
+from experiments.sampling.manifest import read_records
+from experiments.setup.config import Cell, identity_digest
 
 PICTURES = 16
 

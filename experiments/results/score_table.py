@@ -1,6 +1,6 @@
 """Scores of finished runs as a table: CSV, Markdown, LaTeX and PNG. Rows that were not measured alike are refused.
 
-`python -m experiments.table [experiment=NAME] [overrides]` makes the table of an experiment from whatever run folders
+`python -m experiments.results.score_table [experiment=NAME] [overrides]` makes the table of an experiment from whatever run folders
 are there, without weights: a run is known by its recorded identity.
 """
 
@@ -17,12 +17,12 @@ import yaml
 
 from eval.score import as_estimate
 from eval.uncertainty import Estimate
-from experiments.command import command
-from experiments.published import published_beside
+from experiments.results.published import published_beside
+from experiments.setup.command_line import command
 
 if TYPE_CHECKING:  # reading a table needs no model
-    from experiments.config import Cell
-    from experiments.experiment import Row
+    from experiments.setup.config import Cell
+    from experiments.setup.grid import Row
 
 SCORES = {
     "fid_r": "FID_r ↓",
@@ -38,7 +38,7 @@ PER_SIZE = ("n", "reference", "crops")  # what may differ between resolutions, w
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """Scores as `experiments.score` wrote them; FileNotFoundError if the run was not scored in this way yet."""
+    """Scores as `experiments.scoring.runs` wrote them; FileNotFoundError if the run was not scored in this way yet."""
     if not path.is_file():
         raise FileNotFoundError(f"no scores at {path}: run the cell first (python -m experiments.reproduce)")
     return json.loads(path.read_text(encoding="utf-8"))
@@ -124,7 +124,7 @@ def latex(shown: pd.DataFrame) -> str:
 
 def write_table(table: pd.DataFrame, folder: Path, name: str) -> str:
     """Write ``<name>.{csv,md,tex,png}``; returns the Markdown."""
-    from experiments.plots import table_picture
+    from experiments.results.plots import table_picture
 
     folder.mkdir(parents=True, exist_ok=True)
     shown = readable(table)
@@ -179,8 +179,8 @@ def without_weights(identity: dict[str, Any]) -> dict[str, Any]:
 
 def rebuild(overrides: Sequence[str]) -> None:
     """Write and print the table of an experiment's finished cells; name those that are not finished."""
-    from experiments.architectures import load_architecture
-    from experiments.experiment import read_experiment
+    from experiments.setup.architecture import load_architecture
+    from experiments.setup.grid import read_experiment
 
     experiment = read_experiment(overrides)
     done, missing = [], []

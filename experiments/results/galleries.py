@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.finished import Column, shared_records
+from experiments.results.reading import Column, shared_records
 
 PROMPTS = 6
 ZOOM_PROMPTS = 3

@@ -1,5 +1,5 @@
-"""Scoring of a cell: pictures on disk -> features -> metrics.json. `python -m experiments.score [overrides]` does it
-again for a finished run; with --images and --reference it scores any two folders (`experiments.score_folders`).
+"""Scoring of a cell: pictures on disk -> features -> metrics.json. `python -m experiments.scoring.runs [overrides]` does it
+again for a finished run; with --images and --reference it scores any two folders (`experiments.scoring.folders`).
 
 fid_r and kid_r compare with real pictures at the target size, fid_b and kid_b with the same model's pictures for the
 same prompts at its training size.
@@ -21,12 +21,12 @@ from eval.images import FilePicture
 from eval.repetition import Windows
 from eval.score import as_metrics, check_names, score_alone, score_features
 from eval.uncertainty import MINIMUM_IMAGES, estimate_mean
-from experiments.command import command
-from experiments.config import Cell, base_overrides, build_cell, compose_config
-from experiments.feature_spaces import build_extractor, protocol_of
-from experiments.manifest import read_records, write_atomically
+from experiments.sampling.manifest import read_records, write_atomically
 from experiments.scenes.features import SceneFeatures
-from experiments.score_folders import score_folders
+from experiments.scoring.feature_spaces import build_extractor, protocol_of
+from experiments.scoring.folders import score_folders
+from experiments.setup.command_line import command
+from experiments.setup.config import Cell, base_overrides, build_cell, compose_config
 
 FACTORS = ("object", "colour")
 REPETITIONS = ("scenes", "windows")

@@ -13,8 +13,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments.config import Cell, build_cell, compose_config
-from experiments.models import LoadedModel, ModelSource, load_model
+from experiments.setup.config import Cell, build_cell, compose_config
+from experiments.setup.models import LoadedModel, ModelSource, load_model
 
 GROUPS = ("resolution", "method")  # they name columns of their own; every other key is part of the variant
 

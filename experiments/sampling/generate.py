@@ -15,8 +15,10 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from experiments.config import Cell
-from experiments.manifest import (
+from baselines.method import Request
+from experiments.cost.counting import counted_evaluations
+from experiments.prompts import Prompt, prompt_seed
+from experiments.sampling.manifest import (
     NAME,
     Record,
     add_picture,
@@ -27,11 +29,9 @@ from experiments.manifest import (
     write_atomically,
     write_records,
 )
-from experiments.prompts import Prompt, prompt_seed
-from experiments.share import drawing_share, drawing_whole
-from experiments.work import counted_evaluations
+from experiments.sampling.shards import drawing_share, drawing_whole
+from experiments.setup.config import Cell
 from scalecrafter.decode import tiled_decoding
-from scalecrafter.method import Request
 
 
 def prepare_folder(cell: Cell) -> None:

@@ -20,10 +20,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from experiments.models import LoadedModel, ModelSource, check_model, pipeline_named, resolve_dtype
 from experiments.scenes import WEIGHTS
+from experiments.setup.models import LoadedModel, ModelSource, check_model, pipeline_named, resolve_dtype
 
-SHIPPED = Path(__file__).parent
+SHIPPED = Path(__file__).parent / "architectures"
 FILES = {
     "unet": "config.json",
     "vae": "config.json",

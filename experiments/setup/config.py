@@ -20,15 +20,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.feature_spaces import ReferenceSource
-from experiments.models import LoadedModel, ModelSource, load_model
+from baselines.method import Method, Sampler
 from experiments.prompts import Prompt, load_prompts, prompts_identity
-from experiments.share import Share
-from scalecrafter.method import Method, Sampler
+from experiments.sampling.shards import Share
+from experiments.scoring.feature_spaces import ReferenceSource
+from experiments.setup.models import LoadedModel, ModelSource, load_model
 from scalecrafter.pipeline import training_size
 
 PAPER_LIMIT = "paper"
-CONF = Path(__file__).resolve().parents[1] / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from experiments.manifest import Record, read_records
+from experiments.sampling.manifest import Record, read_records
 
 COLUMNS = {"model", "resolution", "size", "method", "variant", "n", "run", "scores"}
 
