@@ -1,4 +1,4 @@
-# Every target sets up what it needs: .venv is made once, and again only when pyproject.toml or constraints.txt change.
+# Every target installs what it needs: .venv is created once, and updated when pyproject.toml or constraints.txt change.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
@@ -6,11 +6,11 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-# The first interpreter that runs, is new enough and can make a virtual environment (a pyenv shim may exist and fail).
+# The first interpreter that runs, is new enough and can create a virtual environment (a pyenv shim may exist and fail).
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-# What reproduce-table runs; empty means: as the configuration says.
+# Options of reproduce-table; empty: as configured.
 MODEL ?= scenes
 PROMPTS ?=
 PROMPTS_LIMIT ?=
@@ -26,12 +26,11 @@ OVERRIDES = model=$(MODEL) \
 	$(if $(STEPS),sampler.steps=$(STEPS)) \
 	$(if $(RUNS),paths.runs=$(RUNS)) \
 	$(if $(REFERENCE),metrics.reference=$(REFERENCE)) \
-	$(if $(PLAN),plan=true) \
 	$(if $(RESULTS),paths.results=$(RESULTS))
 
 SMOKE_DIR ?= /tmp/scalecrafter-smoke
 
-# One thread for each of several processes is faster than all threads for each.
+# Several processes with one thread each are faster than with all threads each.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: help setup test test-slow lint format type reproduce-table reproduce-table-full ablations gallery report notebooks train-scenes smoke clean
@@ -40,27 +39,27 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  reproduce-table takes MODEL= PROMPTS= PROMPTS_LIMIT= REFERENCE= STEPS= RUNS= RESULTS=;"
-	@echo "  with PLAN=true it says what it would take, and draws nothing"
+	@echo "  PLAN=true estimates the cost instead and generates nothing"
 
-setup: $(STAMP) ## Make the virtual environment from the pinned versions
+setup: $(STAMP) ## Create the virtual environment from the pinned versions
 
 $(STAMP): pyproject.toml constraints.txt
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.10 with venv and pip found:" \
 		"install one (Debian: apt install python3-venv) or pass PYTHON=/path/to/python" >&2; exit 1; fi
 	@if [ ! -e "$(VENV)" ]; then \
-		echo "Making $(VENV) with $(PYTHON)"; \
+		echo "Creating $(VENV) with $(PYTHON)"; \
 		$(PYTHON) -m venv "$(VENV)" || { rm -rf "$(VENV)"; exit 1; }; \
 	fi
 	@"$(PY)" -m pip --version >/dev/null 2>&1 || { \
 		echo "$(VENV) exists but has no working Python and pip: remove it (rm -rf $(VENV)) and run make again" >&2; exit 1; }
-	@echo "Installing the pinned packages into $(VENV) (once; some minutes)"
+	@echo "Installing the pinned packages into $(VENV) (once; takes some minutes)"
 	@"$(PY)" -m pip install --quiet -c constraints.txt -e ".[benchmark,sweeps,dev]"
 	@touch $@
 
 test: $(STAMP) ## Run the tests (no GPU, no network)
 	$(SIDE_BY_SIDE) $(PY) -m pytest -q -m "not slow and not gpu" -n logical --maxprocesses=8 --dist=loadfile
 
-test-slow: $(STAMP) ## Run the tests that take long
+test-slow: $(STAMP) ## Run the slow tests
 	$(PY) -m pytest -q -m "slow and not gpu"
 
 lint: $(STAMP) ## Check style
@@ -75,35 +74,35 @@ type: $(STAMP) ## Check types
 	$(PY) -m mypy
 
 reproduce-table: $(STAMP) ## Generate, score and print the main table (resumes; MODEL=scenes by default)
-	$(PY) -m experiments.reproduce experiment=$(EXPERIMENT) $(strip $(OVERRIDES))
+	$(PY) -m experiments.$(if $(PLAN),plan,reproduce) experiment=$(EXPERIMENT) $(strip $(OVERRIDES))
 
-reproduce-table-full: OVERRIDES += experiment.skip=null
-reproduce-table-full: reproduce-table ## The same with the cells that take longest
+reproduce-table-full: OVERRIDES += experiment.skip=[]
+reproduce-table-full: reproduce-table ## The same, with the rows that take longest
 
-ablations: $(STAMP) ## What each part and each setting of the method does, each a table and a plot
-	@status=0; for name in dilation layers tau dispersion guidance freeu eta; do \
-		$(PY) -m experiments.reproduce experiment=ablate_$$name $(strip $(OVERRIDES)) || status=2; done; \
-	$(PY) -m experiments.ablations $(strip $(OVERRIDES)) && exit $$status
+ablations: $(STAMP) ## Run all ablations, each with a table and a chart
+	@status=0; for file in conf/experiment/ablate_*.yaml; do name=$$(basename $$file .yaml); \
+		$(PY) -m experiments.reproduce experiment=$$name $(strip $(OVERRIDES)) || status=2; done; \
+	$(PY) -m experiments.report $(strip $(filter paths.%,$(OVERRIDES))) && exit $$status
 
-gallery: $(STAMP) ## Draw the charts and galleries of the main table again, from finished runs
-	$(PY) -m experiments.plots $(strip $(OVERRIDES))
+gallery: $(STAMP) ## Redraw the table, charts and galleries from finished runs
+	$(PY) -m experiments.table experiment=$(EXPERIMENT) $(strip $(OVERRIDES))
 
-report: $(STAMP) ## One page to look at, results/report.html, from whatever is finished
+report: $(STAMP) ## Write results/report.html from whatever is finished
 	$(PY) -m experiments.report $(strip $(OVERRIDES))
 
-notebooks: $(STAMP) ## Run the notebooks; what they show goes to results/notebooks
+notebooks: $(STAMP) ## Execute the notebooks into results/notebooks
 	@mkdir -p "$(or $(RESULTS),results)/notebooks"
 	@for name in notebooks/*.ipynb; do \
 		RUNS="$(RUNS)" RESULTS="$(RESULTS)" $(VENV)/bin/jupyter execute "$$name" \
 			--output="$(abspath $(or $(RESULTS),results))/notebooks/$$(basename $$name)" || exit 1; done
 
-train-scenes: $(STAMP) ## Train the embedded scenes model from nothing (resumes)
+train-scenes: $(STAMP) ## Train the embedded scenes model from scratch (resumes)
 	$(PY) -m experiments.scenes.train
 
-smoke: ## Run reproduce-table once at its smallest, in SMOKE_DIR
+smoke: ## Run reproduce-table at its smallest, in SMOKE_DIR
 	$(MAKE) --no-print-directory reproduce-table PROMPTS_LIMIT=8 STEPS=4 \
 		RUNS=$(SMOKE_DIR)/runs RESULTS=$(SMOKE_DIR)/results
 
-clean: ## Remove caches and build leftovers (keeps .venv, runs and results)
+clean: ## Remove caches and build artefacts (keeps .venv, runs and results)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +

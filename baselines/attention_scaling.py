@@ -1,7 +1,7 @@
 """Attention scaling (Jin et al., 2023, "Training-free diffusion model adaptation for variable-sized synthesis").
 
-With more tokens than in training the entropy of self-attention grows. Scaling its logits by sqrt(log_T N), for N
-tokens now and T in training, keeps the entropy. Cross-attention sees as many prompt tokens as ever, and is left alone.
+The entropy of self-attention grows with the number of tokens. Scaling its logits by sqrt(log_T N), for N tokens at
+sampling and T in training, keeps it constant. Cross-attention has the same number of prompt tokens and is unchanged.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from scalecrafter.pipeline import training_size
 
 
 def scaling_factor(tokens: int, area_ratio: float) -> float:
-    """sqrt(log_T N) for N ``tokens`` now and T = N / ``area_ratio`` in training; T below 2, which has no entropy to
-    keep, counts as 2.
+    """sqrt(log_T N) for N ``tokens`` at sampling and T = N / ``area_ratio`` in training.
+
+    T is at least 2: a single token has no entropy to keep.
     """
     trained = max(2.0, tokens / area_ratio)
     return math.sqrt(math.log(tokens) / math.log(trained)) if tokens > 1 else 1.0
 
 
 def self_attentions(unet: nn.Module) -> list[Any]:
-    """The self-attention modules of a U-Net.
+    """Self-attention modules of a U-Net.
 
     Raises:
-        ValueError: one normalises or fuses its queries, so that scaling them would not scale the logits.
+        ValueError: one normalises or fuses its queries, so scaling them would not scale the logits.
     """
     found: list[Any] = [m for name, m in unet.named_modules() if name.endswith(".attn1") and hasattr(m, "to_q")]
     for module in found:
         if getattr(module, "fused_projections", False):
             raise ValueError(
-                "the pipeline's attention projections are fused: call pipe.unfuse_qkv_projections() before"
+                "the pipeline's attention projections are fused: call pipe.unfuse_qkv_projections() first"
             )
         if getattr(module, "norm_q", None) is not None:
             raise ValueError("this U-Net normalises its queries: attention scaling is not defined for it")
@@ -43,8 +44,10 @@ def self_attentions(unet: nn.Module) -> list[Any]:
 
 
 class AttentionScaling(UNetMethod):
-    """Scales the queries of each self-attention, and so its logits, whatever computes the attention afterwards:
-    torch's scaled-dot-product attention, sliced attention, xformers or an adapter's own processor.
+    """Scales the queries of every self-attention, and thereby its logits.
+
+    This works with every attention implementation: torch's scaled-dot-product attention, sliced attention, xformers
+    or an adapter's own processor.
     """
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Direct inference: the stock pipeline, asked for a size it was not trained for."""
+"""Direct inference: the stock pipeline at a size it was not trained for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from baselines.method import UNetMethod
 
 
 class Direct(UNetMethod):
-    """Changes nothing."""
+    """Leaves the pipeline unchanged."""
 
     def enable(self, pipe: Any, *, height: int, width: int) -> nullcontext[None]:
         return nullcontext()

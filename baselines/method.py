@@ -1,6 +1,6 @@
-"""The contract of everything that the benchmark compares: `Method.generate(pipe, request)`, pictures from prompts.
+"""The contract of every method in the benchmark: `Method.generate(pipe, request)` returns images for prompts.
 
-A method that only changes the U-Net says how it is switched on and inherits the sampling.
+Methods that only change the U-Net implement `UNetMethod.enable` and inherit the sampling.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from scalecrafter.enable import check_pipeline
-from scalecrafter.pipeline import pixels_per_cell, sampling_timesteps
+from scalecrafter.pipeline import sampling_timesteps, vae_scale_factor
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """How the pipeline samples; ``eta`` is DDIM's (0 deterministic, 1 as noisy as DDPM). ValueError if steps < 1."""
+    """Sampling options; ``eta`` is DDIM's (0: deterministic, 1: as noisy as DDPM). ValueError if steps < 1."""
 
     steps: int = 50
     guidance_scale: float = 7.5
@@ -33,7 +33,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw: one seed (0 to 2^63 - 1) for each prompt, size in pixels. ValueError if their numbers differ."""
+    """Images to generate: one seed (0 to 2^63 - 1) per prompt, size in pixels. ValueError if their numbers differ."""
 
     prompts: Sequence[str]
     seeds: Sequence[int]
@@ -43,24 +43,24 @@ class Request:
 
     def __post_init__(self) -> None:
         if not self.prompts or len(self.prompts) != len(self.seeds):
-            raise ValueError(f"one seed for each prompt: {len(self.prompts)} prompts and {len(self.seeds)} seeds")
+            raise ValueError(f"one seed per prompt: got {len(self.prompts)} prompts and {len(self.seeds)} seeds")
 
     @property
     def samples(self) -> int:
-        """In one U-Net call: prompts, each twice where there is guidance."""
+        """Samples in one U-Net call: the prompts, twice with guidance."""
         return len(self.prompts) * (2 if self.sampler.guidance_scale > 1 else 1)
 
 
 @dataclass(frozen=True)
 class Calls:
-    """U-Net calls of one kind that drawing a request takes, for whoever wants to know before.
+    """U-Net calls of one kind made for a request, used to estimate cost.
 
     Args:
-        times: how many of them.
-        samples: in each call, guidance halves counted.
-        height, width: of the latent, in cells.
-        timestep: at which the method is switched on; None: the call is one of the plain U-Net.
-        differentiated: with the gradient of its decoded prediction by its latent.
+        times: number of calls.
+        samples: samples per call, with both halves of guidance.
+        height, width: latent size.
+        timestep: timestep of a call made with the method enabled; None: a call of the plain U-Net.
+        differentiated: the decoded prediction is differentiated with respect to the latent as well.
     """
 
     times: int
@@ -72,41 +72,53 @@ class Calls:
 
 
 class Method(Protocol):
-    """Anything that draws ``request.prompts``. A method with ``calls`` as `UNetMethod` has it can be planned."""
+    """Anything that generates images for a `Request`. Cost is estimated for methods with `UNetMethod.calls`."""
 
     def generate(self, pipe: Any, request: Request) -> NDArray[np.uint8]:
-        """(N, height, width, 3) uint8 pictures, the i-th from ``request.seeds[i]`` alone."""
+        """(N, height, width, 3) uint8 images, the i-th determined by prompt and seed i.
+
+        Its companions in the batch do not matter: batches of one size give identical images. Batches of other sizes
+        make the libraries sum in another order, which moves single values by one level of 255 on a CPU in float32.
+        """
         ...
 
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
-        """Everything about the method at this size that changes pixels, as plain values; checks that it can work."""
+        """Everything about the method at this size that affects pixels, as plain values; no weights are loaded.
+
+        A Path stands for the contents of that folder of weights; the benchmark replaces it by a digest.
+
+        Raises:
+            ValueError: the method does not support this pipeline or size.
+        """
         ...
 
 
 class UNetMethod:
-    """A method that acts on the U-Net of a stock pipeline: subclasses implement `enable`."""
+    """A method that changes the U-Net of a stock pipeline; subclasses implement `enable`."""
 
     def enable(self, pipe: Any, *, height: int, width: int) -> AbstractContextManager[Any]:
-        """Switch the method on; leaving the context restores the pipeline."""
+        """Enable the method; leaving the context restores the pipeline."""
         raise NotImplementedError
 
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
+        """See `Method.describe`; here nothing but the checks."""
         check_pipeline(pipe, height, width)
         return {}
 
     def calls(self, pipe: Any, request: Request) -> list[Calls]:
-        """The U-Net calls that `generate` will make. Here every step is alike, a call at the whole size."""
-        timesteps, cell = sampling_timesteps(pipe, request.sampler.steps), pixels_per_cell(pipe)
-        size = request.height // cell, request.width // cell
-        return [Calls(len(timesteps), request.samples, *size, timesteps[0])]
+        """U-Net calls made by `generate`; by default one call at full size per step, all alike."""
+        timesteps, factor = sampling_timesteps(pipe, request.sampler.steps), vae_scale_factor(pipe)
+        latent_size = request.height // factor, request.width // factor
+        return [Calls(len(timesteps), request.samples, *latent_size, timesteps[0])]
 
     def generate(self, pipe: Any, request: Request) -> NDArray[np.uint8]:
-        """Sample with the stock pipeline while the method is enabled.
+        """Sample from the stock pipeline while the method is enabled, with one CPU generator per image.
 
-        Each picture has a CPU generator of its own, so it does not depend on what else is in the batch.
+        Raises:
+            ValueError: the model returned NaN or infinity.
         """
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
-        quiet = getattr(pipe, "_progress_bar_config", None)
+        progress_bar_config = getattr(pipe, "_progress_bar_config", None)
         pipe.set_progress_bar_config(disable=True)
         try:
             with self.enable(pipe, height=request.height, width=request.width):
@@ -121,10 +133,10 @@ class UNetMethod:
                     output_type="np",
                 ).images
         finally:
-            if quiet is None:
+            if progress_bar_config is None:
                 del pipe._progress_bar_config
             else:
-                pipe._progress_bar_config = quiet
+                pipe._progress_bar_config = progress_bar_config
         if not np.isfinite(images).all():
             raise ValueError(
                 "the model returned NaN or infinity: use a wider dtype (float32, or bfloat16 for the U-Net)"

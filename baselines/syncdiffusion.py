@@ -1,6 +1,6 @@
 """SyncDiffusion (Lee et al., 2023): MultiDiffusion whose windows are first pulled towards one of them, the anchor.
 
-In each of the first steps every window's latent takes a gradient step that makes its predicted clean picture more like
+In each of the first steps, every window's latent takes a gradient step that brings its predicted clean image closer to
 the anchor's in a perceptual distance. Then the windows are denoised and averaged as in MultiDiffusion.
 """
 
@@ -16,46 +16,52 @@ import torch
 from torch import Tensor
 
 from baselines.method import Calls, Request
-from baselines.multidiffusion import Forward, MultiDiffusion, as_output, check_affine, check_inputs, replaced_forward
+from baselines.multidiffusion import MultiDiffusion, as_output, check_affine, check_inputs
 from baselines.windows import Windows
+from scalecrafter.patching import Forward, replaced_attribute, replaced_forward
 from scalecrafter.pipeline import sampling_timesteps
 from scalecrafter.schedule import timestep_value
 
-# (pictures (N, 3, H, W) in [-1, 1], others of that shape) -> distance (N,), differentiable.
+# Two batches of images (N, 3, H, W) in [-1, 1] -> distances (N,), differentiable.
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 @cache
 def lpips_vgg(device: torch.device) -> Distance:
-    """LPIPS with VGG features, from the lpips package and the weights that torchvision has at hand.
+    """LPIPS with VGG16 features from torchmetrics, for images (N, 3, H, W) in [-1, 1] -> (N,).
 
     Raises:
-        ValueError: the package is not installed, or the weights are neither cached nor to be had.
+        ValueError: torchvision's VGG16 weights are neither cached nor can be downloaded.
     """
-    try:
-        import lpips
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    from torchvision.models import VGG16_Weights
 
-        return lpips.LPIPS(net="vgg", verbose=False).requires_grad_(False).eval().to(device)
-    except ImportError as error:
-        raise ValueError("SyncDiffusion's distance is LPIPS: pip install lpips") from error
+    try:
+        net: Any = LearnedPerceptualImagePatchSimilarity(net_type="vgg").net.to(device)
     except OSError as error:
+        url = VGG16_Weights.IMAGENET1K_V1.url
         raise ValueError(
-            f"LPIPS needs VGG's weights, which are not at hand ({error}): on a machine with network run "
-            "`python -c 'import lpips; lpips.LPIPS(net=\"vgg\")'` and copy ~/.cache/torch/hub/checkpoints"
+            f"LPIPS needs the VGG16 weights {url.rpartition('/')[2]} in {torch.hub.get_dir()}/checkpoints ({error}): "
+            f"download {url} on a machine with network access and copy the file there"
         ) from error
+
+    def distance(images: Tensor, others: Tensor) -> Tensor:
+        # The metric itself raises on values outside [-1, 1], which decoded predictions have; its network does not.
+        distances: Tensor = net(images, others)
+        return distances.flatten()
+
+    return distance
 
 
 @dataclass(frozen=True)
 class SyncDiffusion(MultiDiffusion):
-    """MultiDiffusion with synchronised windows.
+    """MultiDiffusion with synchronised windows. Requires DDIM, whose step depends only on the latent passed to it.
 
     Args:
-        weight: of the gradient step, times ``decay`` to the power of the step's index.
-        sync_steps: synchronise in that many first steps.
-        anchor: "middle" (as in the paper) or "first" window.
-        distance: perceptual distance; None is LPIPS with VGG features.
-
-    Needs a DDIM scheduler, whose step is a function of the latent that is passed to it.
+        weight: of the gradient step, multiplied by ``decay`` to the power of the step's index.
+        sync_steps: number of first steps in which the windows are synchronised.
+        anchor: the "middle" (as in the paper) or the "first" window.
+        distance: perceptual distance; None: LPIPS with VGG features.
     """
 
     weight: float = 20.0
@@ -66,11 +72,12 @@ class SyncDiffusion(MultiDiffusion):
 
     def __post_init__(self) -> None:
         if self.anchor not in ("middle", "first"):
-            raise ValueError(f"anchor is middle or first, not {self.anchor!r}")
+            raise ValueError(f"anchor must be middle or first, not {self.anchor!r}")
         if self.weight < 0 or not 0 <= self.decay <= 1 or self.sync_steps < 0:
-            raise ValueError("weight and sync_steps are at least 0, and decay is from 0 to 1")
+            raise ValueError("weight and sync_steps must be at least 0, and decay from 0 to 1")
 
     def check_scheduler(self, pipe: Any) -> None:
+        """ValueError unless the scheduler is DDIM."""
         if type(pipe.scheduler).__name__ != "DDIMScheduler":
             raise ValueError(
                 f"SyncDiffusion is defined for DDIM, not for {type(pipe.scheduler).__name__}: "
@@ -79,23 +86,23 @@ class SyncDiffusion(MultiDiffusion):
 
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
         self.check_scheduler(pipe)
-        distance = self.distance or lpips_vgg(pipe.unet.device)
-        described = super().describe(pipe, height, width)
-        return described | {"distance": getattr(distance, "name", type(distance).__name__)}
+        distance = self.distance
+        name = "lpips_vgg" if distance is None else getattr(distance, "name", type(distance).__name__)
+        return super().describe(pipe, height, width) | {"distance": name}
 
     def calls(self, pipe: Any, request: Request) -> list[Calls]:
         """In synchronised steps the anchor once, and every other window with its gradient and then without."""
         count = len(self.windows(pipe, request.height, request.width))
         steps = len(sampling_timesteps(pipe, request.sampler.steps))
         synchronised = sum(self.weight_at(index) > 0 for index in range(steps)) if count > 1 else 0
-        made = partial(self.calls_of, pipe=pipe, request=request)
-        found = made(count, times=steps - synchronised) if synchronised < steps else []
+        calls_for = partial(self.calls_for, pipe=pipe, request=request)
+        calls = calls_for(count, times=steps - synchronised) if synchronised < steps else []
         for windows, gradient in ((1, False), (count - 1, True), (count - 1, False)):
-            found += made(windows, times=synchronised, gradient=gradient) if synchronised else []
-        return found
+            calls += calls_for(windows, times=synchronised, gradient=gradient) if synchronised else []
+        return calls
 
     def weight_at(self, index: int) -> float:
-        """Of the gradient step in the sampling step ``index``."""
+        """Weight of the gradient step in sampling step ``index``."""
         return self.weight * self.decay**index if index < self.sync_steps else 0.0
 
     @contextmanager
@@ -103,12 +110,13 @@ class SyncDiffusion(MultiDiffusion):
         check_affine(pipe)
         self.check_scheduler(pipe)
         distance, windows = self.distance or lpips_vgg(pipe.unet.device), self.windows(pipe, height, width)
-        moved: list[Tensor] = []  # the synchronised latent of the step under way
+        moved: list[Tensor] = []  # the synchronised latent of the current step
 
         def replacement(plain: Forward) -> Forward:
             return partial(self.synchronised_call, plain, pipe, windows, distance, moved)
 
-        with replaced_forward(pipe.unet, replacement), stepped_from(pipe.scheduler, moved):
+        step = step_from(pipe.scheduler.step, moved)
+        with replaced_forward(pipe.unet, replacement), replaced_attribute(pipe.scheduler, "step", step):
             yield
 
     def synchronised_call(
@@ -128,14 +136,14 @@ class SyncDiffusion(MultiDiffusion):
         if weight == 0 or len(windows) == 1:
             return self.call(plain, pipe, windows, sample, timestep, *args, **kwargs)
         check_inputs(windows, sample, kwargs)
-        parts = [windows.cut(sample, i) for i in range(len(windows))]
+        parts = [windows.crop(sample, i) for i in range(len(windows))]
         anchor = len(windows) // 2 if self.anchor == "middle" else 0
         others = [i for i in range(len(windows)) if i != anchor]
         predictions: dict[int, Tensor] = {}
         predict = partial(self.predict, plain, pipe, windows, args=(timestep, *args), kwargs=kwargs)
-        # The anchor's picture is its own target: it does not move, and its one prediction serves twice.
+        # The anchor is its own target: it does not move, so one prediction serves both purposes.
         (predictions[anchor],) = predict([parts[anchor]], indices=[anchor])
-        target = clean_picture(pipe, parts[anchor], predictions[anchor], timestep)
+        target = clean_image(pipe, parts[anchor], predictions[anchor], timestep)
         for start in range(0, len(others), self.window_batch):
             chosen = others[start : start + self.window_batch]
             gradients = self.gradients(pipe, predict, distance, target, chosen, parts, timestep)
@@ -158,12 +166,12 @@ class SyncDiffusion(MultiDiffusion):
         parts: list[Tensor],
         timestep: Any,
     ) -> list[Tensor]:
-        """Gradient of each chosen window's distance to ``target`` by its latent (the same in both guidance halves)."""
+        """Gradient of each chosen window's distance to ``target`` by its latent (shared by both guidance halves)."""
         with torch.enable_grad():
             latents = [parts[i][: len(target)].detach().requires_grad_() for i in chosen]
             pairs = [torch.cat([x] * (len(parts[i]) // len(x))) for i, x in zip(chosen, latents, strict=True)]
             total: Tensor = sum(
-                distance(clean_picture(pipe, pair, prediction, timestep), target).sum()
+                distance(clean_image(pipe, pair, prediction, timestep), target).sum()
                 for pair, prediction in zip(pairs, predict(pairs, indices=chosen), strict=True)
             )  # type: ignore[assignment]
             return list(torch.autograd.grad(total, latents))
@@ -174,9 +182,11 @@ def step_index(scheduler: Any, timestep: Any) -> int:
     return int((scheduler.timesteps == timestep_value(timestep)).nonzero()[0].item())
 
 
-def clean_picture(pipe: Any, pair: Tensor, prediction: Tensor, timestep: Any) -> Tensor:
-    """(N, 3, H, W) float32 in [-1, 1]: decoded prediction of the clean latent, guided if a call holds [uncond, cond].
-    A perceptual distance is a network of that precision, whatever the pipeline's.
+def clean_image(pipe: Any, pair: Tensor, prediction: Tensor, timestep: Any) -> Tensor:
+    """Decode the predicted clean latent, guided if the call holds [uncond, cond].
+
+    Returns:
+        (N, 3, H, W) in about [-1, 1], float32 whatever the pipeline's dtype: perceptual networks have float32 weights.
     """
     if getattr(pipe, "do_classifier_free_guidance", False):
         uncond, cond = prediction.chunk(2)
@@ -194,19 +204,10 @@ def clean_picture(pipe: Any, pair: Tensor, prediction: Tensor, timestep: Any) ->
     return decoded.float()
 
 
-@contextmanager
-def stepped_from(scheduler: Any, moved: list[Tensor]) -> Iterator[None]:
-    """Let the scheduler step from the latent in ``moved``, where there is one, in place of the pipeline's."""
-    own, plain = scheduler.__dict__.get("step"), scheduler.step
+def step_from(plain: Callable[..., Any], moved: list[Tensor]) -> Callable[..., Any]:
+    """A scheduler step that starts from the latent in ``moved``, if there is one, instead of the pipeline's."""
 
     def step(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         return plain(model_output, timestep, moved.pop() if moved else sample, *args, **kwargs)
 
-    scheduler.step = step
-    try:
-        yield
-    finally:
-        if own is None:
-            del scheduler.step
-        else:
-            scheduler.step = own
+    return step

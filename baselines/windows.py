@@ -1,4 +1,4 @@
-"""Windows of the training size over a larger latent: where they lie, cutting them out, and averaging over them."""
+"""Windows of the training size over a larger latent: their positions, cropping them, and averaging over them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def positions(size: int, window: int, stride: int, circular: bool = False) -> list[int]:
-    """Starts of the windows along one side, such that every cell is covered.
+    """Starts of the windows that cover one side of a latent.
 
-    The last window is moved inwards to end at the border; on a circle windows start at every stride and run over it.
+    The last window is moved inwards to end at the border. Circular windows start at every stride and wrap around it.
     """
     if circular and size > window:
         return list(range(0, size, stride))
@@ -22,9 +22,9 @@ def positions(size: int, window: int, stride: int, circular: bool = False) -> li
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of ``height`` x ``width`` cells on a (..., rows, columns) map, starting at ``corners`` (top, left).
+    """Windows of ``height`` x ``width`` latent pixels over a (..., rows, columns) latent.
 
-    Columns run over the right border to the left one.
+    ``corners`` are their (top, left) positions. Columns wrap around the right border.
     """
 
     rows: int
@@ -37,17 +37,14 @@ class Windows:
     def cover(
         cls, rows: int, columns: int, height: int, width: int, stride: tuple[int, int], circular: bool
     ) -> Windows:
-        """Windows that cover the map; ValueError if a window is larger than the map, or the stride than a window."""
+        """Windows that cover the latent; ValueError if a window exceeds it, or the stride exceeds a window."""
         if height > rows or width > columns:
             raise ValueError(
-                f"a window of {height}x{width} cells is larger than the latent of {rows}x{columns}: "
-                "ask for a larger size"
+                f"a window of {height}x{width} is larger than the latent of {rows}x{columns}: request a larger size"
             )
         for step, side in zip(stride, (height, width), strict=True):
             if not 1 <= step <= side:
-                raise ValueError(
-                    f"the stride must be 1 to {side} cells, a window's side, not {step}: cells would be left out"
-                )
+                raise ValueError(f"the stride must be 1 to {side}, the window's side, to cover the latent, not {step}")
         tops, lefts = positions(rows, height, stride[0]), positions(columns, width, stride[1], circular)
         return cls(rows, columns, height, width, tuple((top, left) for top in tops for left in lefts))
 
@@ -55,15 +52,16 @@ class Windows:
         return len(self.corners)
 
     def columns_of(self, index: int, device: torch.device) -> Tensor:
+        """Column indices of window ``index``, wrapped around the right border."""
         return (self.corners[index][1] + torch.arange(self.width, device=device)) % self.columns
 
-    def cut(self, x: Tensor, index: int) -> Tensor:
-        """Window ``index`` of (N, C, rows, columns)."""
+    def crop(self, x: Tensor, index: int) -> Tensor:
+        """Window ``index`` of (N, C, rows, columns), as (N, C, height, width)."""
         top = self.corners[index][0]
         return x[:, :, top : top + self.height].index_select(3, self.columns_of(index, x.device))
 
     def average(self, parts: Sequence[Tensor]) -> Tensor:
-        """The mean over the windows that hold each cell, from all windows' (N, C, height, width)."""
+        """All windows' (N, C, height, width) -> (N, C, rows, columns), the mean wherever windows overlap."""
         first = parts[0]
         total = first.new_zeros(*first.shape[:2], self.rows, self.columns)
         count = first.new_zeros(1, 1, self.rows, self.columns)

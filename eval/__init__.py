@@ -1,1 +1,3 @@
-"""Images to features to statistics to scores. Knows nothing of the methods that made the images."""
+"""Sets of images come in; FID, KID and other metrics with standard errors go out (images -> features -> statistics ->
+scores). Knows nothing of the methods that generated the images or of how experiments are configured.
+"""

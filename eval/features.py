@@ -1,10 +1,9 @@
-"""From pictures to feature vectors, once: results are cached under the hash of what went in."""
+"""From images to feature vectors. Features are cached under a hash of everything that decides them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import zipfile
 from collections.abc import Sequence
@@ -19,12 +18,13 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from eval.crops import WHOLE, Cut
-from eval.images import Picture
-from eval.index import Facts, look_up
+from eval.crops import WHOLE, Cropping
+from eval.files import open_atomically
+from eval.images import LazyImage
+from eval.index import ImageInfo, look_up
 
-CHUNK = 256  # pictures in one cache file: what an error or a crash can cost
-BATCH_PIXELS = 2**26  # read at a time at most: four pictures of 4096x4096
+CHUNK = 256  # images per cache file: at most this many are extracted again after a crash
+BATCH_PIXELS = 2**26  # decoded at a time at most: four images of 4096x4096
 
 
 class FeatureExtractor(Protocol):
@@ -32,7 +32,7 @@ class FeatureExtractor(Protocol):
 
     @property
     def name(self) -> str:
-        """Short name, as it appears in protocols and file names."""
+        """Short name, used in protocols and file names."""
 
     @property
     def digest(self) -> str:
@@ -44,79 +44,85 @@ class FeatureExtractor(Protocol):
 
     @property
     def side(self) -> int:
-        """Pixels of its square input, to which it resizes."""
+        """Side in pixels of its square input, to which it resizes images."""
 
     @property
     def resizing(self) -> str:
         """How it resizes, for protocols."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """(N, H, W, 3) uint8 images to (N, dim) float32 features."""
+        """(N, H, W, 3) uint8 images -> (N, dim) float32 features."""
 
 
 def images_to_features(
-    pictures: Sequence[Picture],
+    images: Sequence[LazyImage],
     extractor: FeatureExtractor,
     *,
     cache_dir: Path,
-    cuts: Sequence[Cut] = (WHOLE,),
+    croppings: Sequence[Cropping] = (WHOLE,),
     batch_size: int = 16,
     pool: Executor | None = None,
 ) -> list[np.ndarray]:
-    """For each cut the features of the pictures' parts, (N * count, dim) float32, picture by picture in their order.
+    """Extract features of all crops of all images, using the cache.
 
-    Every picture is decoded once, whatever the number of cuts, and only a batch of them is in memory at a time; what
-    is in the cache is not decoded at all. A replaced picture or a retrained extractor is noticed.
+    Each image is decoded once for all croppings, and not at all if its features are cached. Replaced images and
+    retrained extractors are noticed. Memory holds one batch of decoded images at a time.
 
     Args:
-        pool: reads the pictures of a batch side by side; None: threads.
+        cache_dir: where features, and hashes and sizes of the images, are cached.
+        croppings: which crops to extract features of; each gives one array.
+        batch_size: images per call of the extractor at most.
+        pool: decodes the images of a batch in parallel; None for threads.
+
+    Returns:
+        For each cropping (len(images) * cropping.count, dim) float32: the crops of the first image, then of the next.
 
     Raises:
-        ValueError: no pictures, one that cannot be decoded or is too small for a cut, features of the wrong shape or
-            not finite. What was found before stays in the cache.
-        FileNotFoundError: a picture that is not there.
+        ValueError: no images, an image that cannot be decoded or is smaller than a crop, or features that are not
+            finite or of the wrong shape. Features extracted before the error stay cached.
+        FileNotFoundError: an image does not exist.
     """
-    if not pictures:
+    if not images:
         raise ValueError("no images to extract features from")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    facts = look_up(pictures, cache_dir)
-    found: list[list[np.ndarray]] = [[] for _ in cuts]
+    infos = look_up(images, cache_dir)
+    features: list[list[np.ndarray]] = [[] for _ in croppings]
     with (
-        tqdm(total=len(pictures), desc=f"{extractor.name} features", unit="img", leave=False, disable=None) as bar,
+        tqdm(total=len(images), desc=f"{extractor.name} features", unit="img", leave=False, disable=None) as bar,
         nullcontext(pool) if pool else ThreadPoolExecutor() as readers,
     ):
-        for start in range(0, len(pictures), CHUNK):
-            chunk = Chunk(pictures[start : start + CHUNK], facts[start : start + CHUNK], start)
-            entries = [cache_entry(chunk, extractor, cut, cache_dir) for cut in cuts]
+        for start in range(0, len(images), CHUNK):
+            chunk = Chunk(images[start : start + CHUNK], infos[start : start + CHUNK], start)
+            entries = [cache_entry(chunk, extractor, cropping, cache_dir) for cropping in croppings]
             cached = [entry.read() for entry in entries]
-            missing = [cut for cut, array in zip(cuts, cached, strict=True) if array is None]
-            made = iter(extract(chunk, extractor, missing, batch_size, readers) if missing else [])
-            for rows, entry, array in zip(found, entries, cached, strict=True):
-                rows.append(entry.write(next(made)) if array is None else array)
-            bar.update(len(chunk.pictures))
-    return [np.concatenate(rows) for rows in found]
+            missing = [cropping for cropping, array in zip(croppings, cached, strict=True) if array is None]
+            extracted = iter(extract(chunk, extractor, missing, batch_size, readers) if missing else [])
+            for rows, entry, array in zip(features, entries, cached, strict=True):
+                rows.append(entry.write(next(extracted)) if array is None else array)
+            bar.update(len(chunk.images))
+    return [np.concatenate(rows) for rows in features]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some pictures of a set, from the ``start``-th on."""
+    """Consecutive images of a set, from index ``start`` on."""
 
-    pictures: Sequence[Picture]
-    facts: Sequence[Facts]
+    images: Sequence[LazyImage]
+    infos: Sequence[ImageInfo]
     start: int
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """A file with the features of a chunk's parts."""
+    """A file with the features of a chunk's crops."""
 
     path: Path
     key: str
     shape: tuple[int, int]
 
     def read(self) -> np.ndarray | None:
-        """The cached features, or None if there are none or the file is damaged (then they are made again)."""
+        """The cached features; None if they are missing or the file is damaged."""
         try:
             with np.load(self.path, allow_pickle=False) as stored:
                 features = stored["features"]
@@ -126,61 +132,58 @@ class CacheEntry:
         return features if good and features.dtype == np.float32 else None
 
     def write(self, features: np.ndarray) -> np.ndarray:
-        """The features, now cached: written under a temporary name and renamed, so nobody reads half a file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, features=features, key=np.array(self.key))
-            temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Cache the features and return them."""
+        with open_atomically(self.path) as file:
+            np.savez(file, features=features, key=np.array(self.key))
         return features
 
 
-def cache_entry(chunk: Chunk, extractor: FeatureExtractor, cut: Cut, cache_dir: Path) -> CacheEntry:
-    content: dict[str, object] = {"images": [facts.digest for facts in chunk.facts]}
+def cache_entry(chunk: Chunk, extractor: FeatureExtractor, cropping: Cropping, cache_dir: Path) -> CacheEntry:
+    """Where the features of a chunk's crops are cached."""
+    content: dict[str, object] = {"images": [info.digest for info in chunk.infos]}
     content["extractor"] = [extractor.name, extractor.digest]
-    if cut != WHOLE:
-        content["cut"] = [str(cut), chunk.start, [picture.name for picture in chunk.pictures]]
+    if cropping != WHOLE:  # crops also depend on names and indices
+        content["crops"] = [str(cropping), chunk.start, [image.name for image in chunk.images]]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     label = re.sub(r"[^A-Za-z0-9.-]+", "_", extractor.name)
-    return CacheEntry(cache_dir / f"{label}-{key[:16]}.npz", key, (len(chunk.pictures) * cut.count, extractor.dim))
+    return CacheEntry(cache_dir / f"{label}-{key[:16]}.npz", key, (len(chunk.images) * cropping.count, extractor.dim))
 
 
 def extract(
-    chunk: Chunk, extractor: FeatureExtractor, cuts: Sequence[Cut], batch_size: int, readers: Executor
+    chunk: Chunk, extractor: FeatureExtractor, croppings: Sequence[Cropping], batch_size: int, readers: Executor
 ) -> list[np.ndarray]:
-    """Features of the chunk's parts for each cut."""
-    rows: list[list[np.ndarray]] = [[] for _ in cuts]
-    largest = max(facts.height * facts.width for facts in chunk.facts)
+    """Features of the chunk's crops, one array for each cropping."""
+    rows: list[list[np.ndarray]] = [[] for _ in croppings]
+    largest = max(info.height * info.width for info in chunk.infos)
     step = max(1, min(batch_size, BATCH_PIXELS // largest))
-    for start in range(0, len(chunk.pictures), step):
-        batch = chunk.pictures[start : start + step]
-        images = list(readers.map(methodcaller("pixels"), batch))
-        for cut, done in zip(cuts, rows, strict=True):
-            places = enumerate(zip(images, batch, strict=True), chunk.start + start)
-            parts = [cut.parts(image, picture.name, index) for index, (image, picture) in places]
-            done.append(part_features(parts, batch, extractor, batch_size))
-    return [np.concatenate(each) for each in rows]
+    for start in range(0, len(chunk.images), step):
+        batch = chunk.images[start : start + step]
+        pixels = list(readers.map(methodcaller("pixels"), batch))
+        for cropping, done in zip(croppings, rows, strict=True):
+            indexed = enumerate(zip(pixels, batch, strict=True), chunk.start + start)
+            crops = [cropping.crops(array, image.name, index) for index, (array, image) in indexed]
+            done.append(crops_to_features(crops, batch, extractor, batch_size))
+    return [np.concatenate(arrays) for arrays in rows]
 
 
-def part_features(
-    parts: Sequence[np.ndarray], pictures: Sequence[Picture], extractor: FeatureExtractor, batch_size: int
+def crops_to_features(
+    crops: Sequence[np.ndarray], images: Sequence[LazyImage], extractor: FeatureExtractor, batch_size: int
 ) -> np.ndarray:
-    """Features of the parts of each picture, of the right shape and finite, or an error that names the picture."""
-    owners = [picture for picture, stack in zip(pictures, parts, strict=True) for _ in stack]
+    """(N, dim) features of the (count, h, w, 3) crops of each image; ValueError if the extractor returns a wrong shape
+    or values that are not finite.
+    """
+    owners = [image for image, stack in zip(images, crops, strict=True) for _ in stack]
     rows: list[np.ndarray] = []
-    for _, alike in groupby(parts, key=lambda stack: stack.shape[1:]):
-        stack = np.concatenate(list(alike))
+    for _, same_size in groupby(crops, key=lambda stack: stack.shape[1:]):
+        stack = np.concatenate(list(same_size))
         for batch in (stack[i : i + batch_size] for i in range(0, len(stack), batch_size)):
             features = np.asarray(extractor(batch), dtype=np.float32)
-            if features.shape != (len(batch), extractor.dim):
-                expected = (len(batch), extractor.dim)
-                raise ValueError(f"{extractor.name} gave features {features.shape}, expected {expected}")
+            expected = (len(batch), extractor.dim)
+            if features.shape != expected:
+                raise ValueError(f"{extractor.name} returned features of shape {features.shape}, expected {expected}")
             rows.extend(features)
     found = np.stack(rows)
     bad = ~np.isfinite(found).all(axis=1)
     if bad.any():
-        raise ValueError(f"{extractor.name} gave features that are not finite for {owners[int(bad.argmax())]}")
+        raise ValueError(f"{extractor.name} returned features that are not finite for {owners[int(bad.argmax())]}")
     return found

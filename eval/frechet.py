@@ -2,10 +2,10 @@
 
     d² = |μ₁ − μ₂|² + tr S₁ + tr S₂ − 2 tr (S₁ S₂)^½
 
-The last trace is never taken from a matrix square root of the product S₁ S₂, which is not symmetric and is singular
-whenever there are fewer images than dimensions. With any factors S₁ = AᵀA and S₂ = BᵀB it is the nuclear norm of A Bᵀ
-(the sum of its singular values). For n ≤ dim the centred features themselves are such factors, which makes the
-distance exact there; for n > dim a Cholesky factor and one symmetric eigenvalue problem do. Everything is float64.
+No matrix square root of S₁ S₂ is taken: the product is not symmetric, and it is singular if there are fewer images
+than dimensions. With any factors S₁ = AᵀA and S₂ = BᵀB the last trace is the nuclear norm of A Bᵀ (the sum of its
+singular values). For n ≤ dim the centred features are such factors, which makes the distance exact; for n > dim a
+Cholesky factor and one symmetric eigenvalue problem are used. Everything is float64.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ def features_to_stats(features: np.ndarray) -> Stats:
 
 
 def stats_to_fid(a: Stats, b: Stats) -> float:
-    """Fréchet distance from moments; may be below zero by rounding only."""
+    """Fréchet distance from moments; negative only by rounding."""
     _check_dim(a.mean.shape[0], b.mean.shape[0])
     dim = a.mean.shape[0]
     if min(a.n, b.n) > dim:
@@ -49,7 +49,7 @@ def features_to_fid(x: np.ndarray, y: np.ndarray) -> float:
 
 
 class FixedReference:
-    """One side of the distance prepared once, for many evaluations against it (the jackknife)."""
+    """The reference side of the distance, prepared once for many evaluations (the jackknife)."""
 
     def __init__(self, features: np.ndarray) -> None:
         """features: (m, dim) of the reference images."""
@@ -72,13 +72,13 @@ class FixedReference:
         return _distance(mean - self.mean, self.trace + float(np.square(factor).sum()), cross)
 
     def fid_of_stats(self, stats: Stats) -> float:
-        """Fréchet distance of moments to the reference, for when their n and the reference's exceed dim."""
+        """Fréchet distance of moments to the reference; n must exceed dim on both sides."""
         cross = _cross_trace(self.factor, stats.cov)
         return _distance(stats.mean - self.mean, self.trace + float(np.trace(stats.cov)), cross)
 
 
 def checked_features(features: np.ndarray) -> np.ndarray:
-    """Features as float64 (float32 moments would be off by 1e-7); ValueError unless (n >= 2, dim) and finite."""
+    """Features as float64 (float32 moments have errors of 1e-7); ValueError unless (n >= 2, dim) and finite."""
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 2:
         raise ValueError(f"features must be (n, dim), not of shape {features.shape}")
@@ -91,7 +91,7 @@ def checked_features(features: np.ndarray) -> np.ndarray:
 
 
 def cov_factor(stats: Stats) -> np.ndarray:
-    """F of shape (rank, dim) with FᵀF = cov: Cholesky if it exists, else the eigenvectors that n images can span."""
+    """F (rank, dim) with FᵀF = cov: the Cholesky factor if it exists, else scaled eigenvectors, n − 1 at most."""
     if stats.n > len(stats.cov):
         try:
             return np.linalg.cholesky(stats.cov).T
@@ -99,7 +99,7 @@ def cov_factor(stats: Stats) -> np.ndarray:
             pass
     values, vectors = np.linalg.eigh(stats.cov)
     rank = min(stats.n - 1, len(values))
-    # Eigenvalues beyond the rank are rounding noise; their square roots would not be small.
+    # Eigenvalues beyond the rank are rounding noise, but their square roots would not be negligible.
     values, vectors = values[-rank:], vectors[:, -rank:]
     return np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
 
@@ -110,7 +110,7 @@ def nuclear_norm(matrix: np.ndarray) -> float:
 
 
 def _feature_factor(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (dim,), and F with FᵀF = cov: the centred features (n, dim) if that is smaller, else (dim, dim)."""
+    """Mean (dim,), and F with FᵀF = cov: the scaled centred features (n, dim) if n <= dim, else (dim, dim)."""
     n, dim = features.shape
     if n > dim:
         stats = features_to_stats(features)

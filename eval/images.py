@@ -1,4 +1,4 @@
-"""Pictures as the evaluation sees them: their names, their bytes, their pixels."""
+"""Images that are read on demand: name, hash, size and pixels."""
 
 from __future__ import annotations
 
@@ -11,33 +11,36 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageOps
 
+ORIENTATION = 0x0112  # EXIF tag
 ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L")
+SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L")
+# What Pillow raises on damaged files.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-class Picture(Protocol):
-    """A picture that is read when it is needed."""
+class LazyImage(Protocol):
+    """An image that is read or rendered on demand."""
 
     @property
     def name(self) -> str:
-        """What it is called in its set, without a suffix: decides where it is cropped."""
+        """Name in its set, without suffix. Seeds crop positions."""
 
     def stamp(self) -> str:
-        """Known without reading the picture, and another one once the picture was replaced."""
+        """Changes when the image is replaced; known without reading the image."""
 
     def digest(self) -> str:
         """Hex SHA-256 of what decides the pixels."""
 
     def size(self) -> tuple[int, int]:
-        """(height, width)."""
+        """(height, width) in pixels."""
 
     def pixels(self) -> np.ndarray:
-        """(H, W, 3) uint8."""
+        """(H, W, 3) uint8 RGB."""
 
 
 @dataclass(frozen=True)
-class FilePicture:
-    """A picture in a file of its own or, with ``member``, ``length`` bytes from ``start`` on in an archive."""
+class ImageFile:
+    """An encoded image: a whole file or, with ``member``, ``length`` bytes from ``start`` on in an archive."""
 
     path: Path
     name: str
@@ -50,12 +53,13 @@ class FilePicture:
 
     def stamp(self) -> str:
         try:
-            found = self.path.stat()
+            stat = self.path.stat()
         except FileNotFoundError:
             raise FileNotFoundError(f"image {self} does not exist") from None
-        return f"{self} {self.start} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+        return f"{self} {self.start} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
     def read(self) -> bytes:
+        """The encoded bytes."""
         try:
             with self.path.open("rb") as stream:
                 stream.seek(self.start)
@@ -71,9 +75,9 @@ class FilePicture:
         try:
             with Image.open(io.BytesIO(content)) as image:
                 width, height = image.size
-                # Asked for EXIF that its header lacks, Pillow decodes a PNG as a whole.
-                header_tells = image.format != "PNG" or "exif" in image.info
-                turned = header_tells and image.getexif().get(0x0112) in ROTATED
+                # For a PNG without EXIF in its header, getexif would decode the whole image.
+                has_exif = image.format != "PNG" or "exif" in image.info
+                turned = has_exif and image.getexif().get(ORIENTATION) in ROTATED
                 return (width, height) if turned else (height, width)
         except UNREADABLE as error:
             raise unreadable(str(self), error) from error
@@ -82,16 +86,14 @@ class FilePicture:
         return decode(self.read(), str(self))
 
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on damaged files
-
-
 def unreadable(name: str, error: Exception) -> ValueError:
-    reason = "not a picture" if "cannot identify" in str(error) else " ".join(str(error).split())
-    return ValueError(f"cannot read image {name}: {reason}; make it again or remove it")
+    """The error to raise for an image that Pillow cannot read."""
+    reason = "not an image" if "cannot identify" in str(error) else " ".join(str(error).split())
+    return ValueError(f"cannot read image {name}: {reason}; create it again or remove it")
 
 
 def decode(content: bytes, name: str) -> np.ndarray:
-    """Pixels of an encoded picture as a viewer shows them, (H, W, 3) uint8: turned as its EXIF says, CMYK as RGB,
+    """(H, W, 3) uint8 RGB pixels of an encoded image as a viewer shows it: EXIF orientation applied, CMYK converted,
     transparency over white, 16 bits reduced to 8. ValueError with ``name`` if it cannot be decoded.
     """
     try:
@@ -102,18 +104,10 @@ def decode(content: bytes, name: str) -> np.ndarray:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in SIXTEEN_BITS:
+    """The image in mode RGB; transparency over white, 16 bits reduced to 8."""
+    if image.mode in SIXTEEN_BIT_MODES:  # Pillow's own conversion clips values above 255
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
-
-
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in pieces."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -1,70 +1,64 @@
-"""What is known of pictures without reading them again: hash and size under the stamp of each file, as git does it."""
+"""Hashes and sizes of images, cached under each file's stamp: unchanged images are not read again, as in git."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from eval.images import Picture
+from eval.files import write_atomically
+from eval.images import LazyImage
 
 FILE = "index.json"
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Hex SHA-256 of what decides the pixels, and the size."""
+class ImageInfo:
+    """Hex SHA-256 of what decides the pixels, and height and width in pixels."""
 
     digest: str
     height: int
     width: int
 
 
-def look_up(pictures: Sequence[Picture], cache_dir: Path) -> list[Facts]:
-    """Facts of each picture: from ``cache_dir`` where its stamp is known, else by reading it once.
+def look_up(images: Sequence[LazyImage], cache_dir: Path) -> list[ImageInfo]:
+    """Hash and size of each image: from ``cache_dir`` if its stamp is known, otherwise by reading it once.
 
     Raises:
-        ValueError: a picture that cannot be read; what was found before it is kept.
-        FileNotFoundError: a picture that is gone.
+        ValueError: an image cannot be read. What was found before it stays cached.
+        FileNotFoundError: an image does not exist.
     """
-    stamps = [picture.stamp() for picture in pictures]
+    stamps = [image.stamp() for image in images]
     known = read_index(cache_dir / FILE)
-    pending = {stamp: picture for stamp, picture in zip(stamps, pictures, strict=True) if stamp not in known}
+    pending = {stamp: image for stamp, image in zip(stamps, images, strict=True) if stamp not in known}
     try:
-        for stamp, picture in tqdm(pending.items(), desc="looking at pictures", unit="img", leave=False, disable=None):
-            known[stamp] = Facts(picture.digest(), *picture.size())
+        for stamp, image in tqdm(pending.items(), desc="indexing images", unit="img", leave=False, disable=None):
+            known[stamp] = ImageInfo(image.digest(), *image.size())
     finally:
         if pending:
-            write_index(cache_dir / FILE, known)
+            index = {stamp: astuple(info) for stamp, info in known.items()}
+            write_atomically(cache_dir / FILE, json.dumps(index))
     return [known[stamp] for stamp in stamps]
 
 
-def read_index(path: Path) -> dict[str, Facts]:
-    """The index, empty if there is none or it is damaged (then it is made again)."""
+def read_index(path: Path) -> dict[str, ImageInfo]:
+    """The cached index; empty if it is missing or damaged, in which case `look_up` rebuilds it."""
     try:
-        return {stamp: Facts(*values) for stamp, values in json.loads(path.read_text(encoding="utf-8")).items()}
+        return {stamp: ImageInfo(*values) for stamp, values in json.loads(path.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def write_index(path: Path, known: dict[str, Facts]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({stamp: astuple(facts) for stamp, facts in known.items()}), encoding="utf-8")
-    temporary.replace(path)
-
-
-def require_one_size(pictures: Sequence[Picture], facts: Sequence[Facts]) -> tuple[int, int]:
-    """(height, width) of all pictures; ValueError naming two that differ."""
-    first = (facts[0].height, facts[0].width)
-    for picture, each in zip(pictures, facts, strict=True):
-        if (each.height, each.width) != first:
+def require_one_size(images: Sequence[LazyImage], infos: Sequence[ImageInfo]) -> tuple[int, int]:
+    """(height, width) of all images; ValueError naming two images that differ."""
+    first = (infos[0].height, infos[0].width)
+    for image, info in zip(images, infos, strict=True):
+        if (info.height, info.width) != first:
             raise ValueError(
-                f"{picture} is {each.height}x{each.width}, but {pictures[0]} is {first[0]}x{first[1]} "
+                f"{image} is {info.height}x{info.width}, but {images[0]} is {first[0]}x{first[1]} "
                 "(height x width): score generated images of one size at a time"
             )
     return first

@@ -1,7 +1,7 @@
 """Kernel Inception distance (Bińkowski et al. 2018, arXiv 1801.01401): unbiased MMD² with k(x, y) = (x·y / dim + 1)³.
 
-The full-set U-statistic: every pair once, no random subsets, sizes may differ. It is unbiased, so it may be slightly
-negative; it is not clipped. Kernel values are summed in blocks, so memory is that of the features.
+The full-set U-statistic: every pair once, no random subsets, sizes may differ. It is unbiased and not clipped, so it
+may be slightly negative. Kernel values are summed in blocks, so memory is that of the features.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,13 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class KernelSums:
-    """Sums of kernel values from which the distance follows, with or without some of the x.
+    """Sums of kernel values that give the distance with or without some of the x.
 
-    within: (n,) per x_i, over all other x_j.   across: (n,) per x_i, over all y_j.   reference: over ordered pairs of
-    different y.   m: the number of y.
+    Args:
+        within: (n,) for each x_i, over all other x_j.
+        across: (n,) for each x_i, over all y_j.
+        reference: over ordered pairs of different y.
+        m: number of y.
     """
 
     within: np.ndarray
@@ -32,7 +35,7 @@ class KernelSums:
         return self._kid(float(self.within.sum()), float(self.across.sum()), len(self.within))
 
     def kid_without(self, group: np.ndarray, pairs: float) -> float:
-        """The distance without the x of `group` (indices); `pairs` sums the kernel over their own ordered pairs."""
+        """The distance without the x of ``group`` (indices); ``pairs``: the kernel summed over its ordered pairs."""
         within = float(self.within.sum() - 2 * self.within[group].sum()) + pairs
         across = float(self.across.sum() - self.across[group].sum())
         return self._kid(within, across, len(self.within) - len(group))
@@ -43,9 +46,10 @@ class KernelSums:
 
 
 def features_to_kid(x: np.ndarray, y: np.ndarray, *, chunk: int = CHUNK) -> float:
-    """Unbiased KID between features (n, dim) and (m, dim), in float64; `chunk` rows of the kernel at a time.
+    """Unbiased KID between features (n, dim) and (m, dim), in float64; ``chunk`` rows of the kernel at a time.
 
-    Raises ValueError for fewer than two images on a side, values that are not finite, or different dimensions.
+    Raises:
+        ValueError: fewer than two images on a side, values that are not finite, or different dimensions.
     """
     return kernel_sums(x, y, chunk=chunk).kid()
 
@@ -62,7 +66,7 @@ def kernel_sums(x: np.ndarray, y: np.ndarray, *, chunk: int = CHUNK) -> KernelSu
 
 
 def group_pairs(x: np.ndarray, groups: Sequence[np.ndarray]) -> list[float]:
-    """Per group of rows of x (n, dim): the kernel summed over its ordered pairs of different rows."""
+    """For each group of rows of x (n, dim): the kernel summed over its ordered pairs of different rows."""
     x = checked_features(x)
     return [float(_kernel(x[group], x[group]).sum() - _diagonal(x[group]).sum()) for group in groups]
 
@@ -76,7 +80,7 @@ def _diagonal(x: np.ndarray) -> np.ndarray:
 
 
 def _row_sums(x: np.ndarray, y: np.ndarray, chunk: int) -> np.ndarray:
-    """(n,): for every row of x the sum of its kernel with all rows of y."""
+    """(n,) for each row of x, its kernel summed over all rows of y."""
     sums = np.zeros(len(x))
     for i in range(0, len(x), chunk):
         for j in range(0, len(y), chunk):

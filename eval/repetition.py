@@ -1,16 +1,16 @@
-"""How often a picture shows its object, for models without a classifier: windows that look like the prompt.
+"""How often an image shows its object, estimated without a trained classifier: windows that resemble the prompt.
 
-ScaleCrafter's subject is the repeated object, and no published metric counts it. Here windows of several sizes over
-the picture, and the picture itself, are compared with a target in a feature space: the text's embedding (CLIP), or
-the embedding of the same prompt's picture at training size (CLIP, DINOv2). A window that holds a whole object looks
-like the target, a part of one or background less. Windows are kept greedily, most alike first, none that overlaps a
-kept one: as many as are within ``margin`` of the best count as copies.
+Object repetition is ScaleCrafter's subject, and no published metric counts it. Windows of several sizes, and the whole
+image, are compared with a target in a feature space: the embedding of the prompt's text (CLIP) or of the same prompt's
+image at training size (CLIP, DINOv2). A window on a whole object resembles the target; one on a part of it or on
+background resembles it less. As in non-maximum suppression, windows are kept by descending similarity unless they
+overlap a kept one. The kept windows within ``margin`` of the best similarity count as copies.
 
-Limits: copies smaller than the smallest window count as one; a prompt for many objects counts as repetition (compare
-methods on the same prompts, not single pictures with one); ``margin`` is in units of cosine and depends on the
-feature space. On rendered scenes with 1 to 16 copies, in the features of the scenes classifier, which were not made
-for it: one copy is counted as 1.4, four as 2.2, sixteen as 10, rank correlation 0.8. So it orders methods, and is no
-count to be quoted. For scenes there is a trained count that is (`experiments.scenes.features`): use that there.
+Limits: copies smaller than the smallest window are merged. A prompt that asks for many objects counts as repetition,
+so compare methods on the same prompts. ``margin`` is a difference of cosines and depends on the feature space. On
+rendered scenes, in the features of the scenes classifier, which were not made for this, one copy is counted as 1.4,
+four as 2.2 and sixteen as 10 (rank correlation 0.8): the result ranks methods, it is not a count to quote. For scenes
+use the trained count of `experiments.scenes.scene_features` instead.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ import numpy as np
 
 from eval.features import FeatureExtractor
 
-OVERLAP = 0.3  # of the smaller of two windows: more is the same copy
+MAX_OVERLAP = 0.3  # share of the smaller of two windows; above it they show the same copy
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Square windows of 1/k of the shorter side for each k of ``divisions``, half a window apart at most.
+class CopyCounter:
+    """Counts square windows that resemble a target, at most half a window apart.
 
     Args:
-        margin: how much less alike than the best window a copy may be, in units of cosine.
+        divisions: window sides are 1/k of the image's shorter side for each k.
+        margin: how far below the best similarity (cosine) a copy may be.
     """
 
     divisions: Sequence[int] = (2, 3, 4)
@@ -38,38 +39,38 @@ class Windows:
 
     def __post_init__(self) -> None:
         if not self.divisions or min(self.divisions) < 2 or self.margin < 0:
-            raise ValueError(f"windows need divisions of 2 and more and a margin of 0 or more, not {self}")
+            raise ValueError(f"windows need divisions of at least 2 and a margin of at least 0, not {self}")
 
     def boxes(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
-        """(top, left, height, width) of the picture itself and of every window."""
-        found = [(0, 0, height, width)]
+        """(top, left, height, width) in pixels of the whole image and of every window."""
+        boxes = [(0, 0, height, width)]
         for division in self.divisions:
             side = min(height, width) // division
-            found += [(top, left, side, side) for top in starts(height, side) for left in starts(width, side)]
-        return found
+            boxes += [(top, left, side, side) for top in starts(height, side) for left in starts(width, side)]
+        return boxes
 
-    def copies(self, image: np.ndarray, extractor: FeatureExtractor, target: np.ndarray) -> int:
-        """How often the (H, W, 3) uint8 picture shows what the (dim,) target looks like, at least once."""
+    def count(self, image: np.ndarray, extractor: FeatureExtractor, target: np.ndarray) -> int:
+        """Number of copies, at least 1, of what the (dim,) target shows in an (H, W, 3) uint8 image."""
         boxes = self.boxes(*image.shape[:2])
         features = np.concatenate([extractor(image[None, t : t + h, le : le + w]) for t, le, h, w in boxes])
-        alike = features @ target / (np.linalg.norm(features, axis=1) * np.linalg.norm(target))
+        cosines = features @ target / (np.linalg.norm(features, axis=1) * np.linalg.norm(target))
         kept: list[int] = []
-        for i in np.argsort(-alike, kind="stable"):
-            if alike[i] < alike.max() - self.margin:
+        for i in np.argsort(-cosines, kind="stable"):
+            if cosines[i] < cosines.max() - self.margin:
                 break
-            if all(overlap(boxes[i], boxes[j]) <= OVERLAP for j in kept):
+            if all(overlap(boxes[i], boxes[j]) <= MAX_OVERLAP for j in kept):
                 kept.append(int(i))
         return len(kept)
 
 
 def starts(length: int, side: int) -> list[int]:
-    """Evenly spread first pixels of windows that cover the length, neighbours sharing half or more."""
+    """Evenly spaced window positions that cover the length, neighbours overlapping by half a window or more."""
     count = int(np.ceil((length - side) / (side / 2))) + 1
     return np.unique(np.linspace(0, length - side, count).round().astype(int)).tolist()
 
 
 def overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
-    """Shared area of two (top, left, height, width) boxes relative to the smaller one."""
+    """Intersection of two (top, left, height, width) boxes as a share of the smaller one."""
     rows = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     columns = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     return max(rows, 0) * max(columns, 0) / min(a[2] * a[3], b[2] * b[3])

@@ -1,9 +1,9 @@
-"""Standard errors of FID and KID: how far the score would move with other prompts.
+"""Standard errors of FID and KID: how much a score would vary with other prompts.
 
-Delete-a-group jackknife over prompts (Shao & Wu 1989; unequal groups as in Busing, Meijer & van der Leeden 1999): drop
-one group of generated images at a time and look at how the score moves. Not the bootstrap: drawing with replacement
-repeats images, which lowers the rank of the covariance and inflates FID. A bias of the form c / n, which FID has,
-cancels exactly. The reference set is taken as given: the error is that of the generated side.
+Delete-a-group jackknife over prompts (Shao & Wu 1989; unequal groups as in Busing, Meijer & van der Leeden 1999): the
+score is recomputed without one group of generated images at a time. The bootstrap is unsuitable: resampling with
+replacement repeats images, which lowers the rank of the covariance and inflates FID. The jackknife also cancels a bias
+of the form c / n, which FID has. The reference set is taken as fixed: the error is that of the generated images.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ MINIMUM_IMAGES = 3  # leaving one out must leave two
 
 
 def prompt_groups(n: int, *, count: int = GROUPS, seed: int = 0) -> list[np.ndarray]:
-    """Indices 0 … n−1 dealt at random, always the same way, into `count` groups (fewer if n is smaller).
+    """Randomly split indices 0 … n−1 into ``count`` groups (n if there are fewer), the same way for the same seed.
 
-    Raises ValueError if leaving out a group would leave fewer than two.
+    Raises:
+        ValueError: fewer than two groups, or fewer than two images without a group.
     """
     if count < 2:
         raise ValueError(f"a jackknife needs at least 2 groups, not {count}")
@@ -35,7 +36,7 @@ def prompt_groups(n: int, *, count: int = GROUPS, seed: int = 0) -> list[np.ndar
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score, what it is without each group of prompts, and the sizes of the groups."""
+    """A score, its values without each group of prompts, and the sizes of the groups."""
 
     value: float
     without: tuple[float, ...]
@@ -49,7 +50,7 @@ class Estimate:
     def minus(self, other: Estimate) -> tuple[float, float]:
         """Difference of two methods' scores on the same prompts, and its standard error.
 
-        Prompts that are hard for both move both scores alike, so this error is mostly far below that of either score.
+        Prompts that are hard for both methods shift both scores, so this error is usually far below that of a score.
 
         Raises:
             ValueError: the groups differ, so these are not scores of the same prompts.
@@ -62,7 +63,7 @@ class Estimate:
 
 
 def jackknife_se(score: float, without_group: Sequence[float], group_sizes: Sequence[int]) -> float:
-    """Standard error of `score` from the scores with each group left out; sizes sum to the number of images."""
+    """Standard error of ``score`` from the scores without each group, whose sizes sum to the number of images."""
     left = np.asarray(without_group, dtype=np.float64)
     h = sum(group_sizes) / np.asarray(group_sizes, dtype=np.float64)
     estimate = len(left) * score - float(((1 - 1 / h) * left).sum())
@@ -96,7 +97,7 @@ def estimate_kid(x: np.ndarray, y: np.ndarray, *, groups: Sequence[np.ndarray] |
 def estimate_all(
     score: Callable[[np.ndarray], Mapping[str, float]], x: np.ndarray, *, groups: Sequence[np.ndarray] | None = None
 ) -> dict[str, Estimate]:
-    """Scores of features x (n, dim) that have no shortcut, with their uncertainty: made anew without each group."""
+    """Any scores of features x (n, dim) with their uncertainty; ``score`` is called again without each group."""
     groups = prompt_groups(len(x)) if groups is None else groups
     whole, without = score(x), [score(np.delete(x, group, axis=0)) for group in groups]
     sizes = tuple(len(group) for group in groups)
@@ -104,14 +105,14 @@ def estimate_all(
 
 
 def estimate_mean(values: np.ndarray, *, groups: Sequence[np.ndarray] | None = None) -> Estimate:
-    """The mean of one value for each prompt, (n,), with its uncertainty."""
+    """Mean of (n,) values, one per prompt, with its uncertainty."""
     groups = prompt_groups(len(values)) if groups is None else groups
     without = tuple(float(np.delete(values, group).mean()) for group in groups)
     return Estimate(float(values.mean()), without, tuple(len(group) for group in groups))
 
 
 def _stats_without(stats: Stats, dropped: np.ndarray) -> Stats:
-    """Moments after removing the rows `dropped` (k, dim): a downdate instead of a new pass over all features."""
+    """Moments without the rows ``dropped`` (k, dim), by a downdate instead of a pass over all features."""
     k, n = len(dropped), stats.n
     shift = dropped - stats.mean
     total = shift.sum(axis=0)

@@ -1,0 +1,3 @@
+"""Every module here is a command (`python -m experiments.NAME --help`); the folders hold the stations that they
+connect.
+"""

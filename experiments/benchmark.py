@@ -1,19 +1,16 @@
 """`python -m experiments.benchmark`: what each method costs, as a ratio to another one in the same run.
 
-Two methods are measured in turns, many times, and each pair gives one ratio: whatever else the machine does slows both
-alike. Reported are the median and the range of the ratios. A new method is one more `Row` in `ROWS`.
+Two methods are measured alternately many times, and each pair gives one ratio, so that other load on the machine
+slows both. Reported are the median and the range of the ratios. A new method is one more `Row` in `ROWS`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +22,21 @@ from baselines.direct import Direct
 from baselines.method import Request, Sampler, UNetMethod
 from baselines.multidiffusion import MultiDiffusion
 from baselines.scalecrafter import ScaleCrafter
-from experiments.cost.counting import unet_inputs
-from experiments.sampling.generate import environment
-from experiments.sampling.manifest import write_atomically
+from eval.files import write_atomically
+from experiments.cost.measuring import MEASURES, measure_pairs
+from experiments.scenes import WEIGHTS
+from experiments.setup.architecture import Model, open_model
 from experiments.setup.command_line import command
-from experiments.setup.models import LoadedModel, ModelSource, load_model
-from scalecrafter.pipeline import pixels_per_cell, training_size
+from experiments.setup.identity import environment
+from experiments.setup.models import ModelSource
+from scalecrafter.pipeline import training_size
 from scalecrafter.settings import Settings
 
 SIDES = {"x4": (2, 2), "x8": (2, 4), "x16": (4, 4)}  # (height, width) relative to the training size
-SHORTEST = 0.2  # seconds: faster calls are timed several in a row
 
 
 class WithoutDilation(ScaleCrafter):
-    """The method with every factor at one and always active: what its machinery alone costs."""
+    """The method with every factor at one, always active: the cost of its machinery alone."""
 
     def resolve(self, pipe: Any, height: int, width: int) -> Settings:
         settings = super().resolve(pipe, height, width)
@@ -87,88 +85,6 @@ class Result:
     limit: float
 
 
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def unet_call(pipe: Any, request: Request) -> Callable[[], Any]:
-    """A call on a guidance pair for each prompt at the first timestep, where every layer of a table is active."""
-    rows, columns = (side // pixels_per_cell(pipe) for side in (request.height, request.width))
-    inputs = unet_inputs(pipe.unet, 2 * len(request.prompts), rows, columns, pipe.tokenizer.model_max_length)
-    return partial(pipe.unet, timestep=pipe.scheduler.config.num_train_timesteps - 1, **inputs)
-
-
-def time_unet(pipe: Any, method: UNetMethod, request: Request, calls: int) -> float:
-    """Seconds of one U-Net call."""
-    call = unet_call(pipe, request)
-    with method.enable(pipe, height=request.height, width=request.width), torch.no_grad():
-        synchronize()
-        started = time.perf_counter()
-        for _ in range(calls):
-            call()
-        synchronize()
-    return (time.perf_counter() - started) / calls
-
-
-def time_sampling(pipe: Any, method: UNetMethod, request: Request, calls: int) -> float:
-    """Seconds from prompts to pictures, decoding included."""
-    synchronize()
-    started = time.perf_counter()
-    for _ in range(calls):
-        method.generate(pipe, request)
-    synchronize()
-    return (time.perf_counter() - started) / calls
-
-
-def unet_memory(pipe: Any, method: UNetMethod, request: Request, calls: int) -> float:
-    """Most bytes that tensors hold at any moment of one U-Net call, the weights among them."""
-    call = unet_call(pipe, request)
-    weights = sum(p.nbytes for p in pipe.unet.parameters())
-    with method.enable(pipe, height=request.height, width=request.width), torch.no_grad():
-        call()  # what is made once, like dispersed kernels, is there from now on
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-            call()
-            return float(torch.cuda.max_memory_allocated())
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-            call()
-    changes = [(e.start_ns(), e.nbytes()) for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = most = 0
-    for _, change in sorted(changes):
-        held += change
-        most = max(most, held)
-    return float(weights + most)
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How to measure one call, in which unit, and whether a short one has to be repeated."""
-
-    function: Callable[[Any, UNetMethod, Request, int], float]
-    unit: str = "s"
-
-
-MEASURES = {"unet": Measure(time_unet), "sampling": Measure(time_sampling), "memory": Measure(unet_memory, "bytes")}
-
-
-def measure_pairs(pipe: Any, row: Row, measure: Measure, request: Request, pairs: int) -> list[tuple[float, float]]:
-    """(baseline, method) values, one of each per pair; who goes first alternates. The first calls are not counted."""
-    sides = (row.baseline, row.method)
-    calls = 1
-    if measure.unit == "s":
-        warm = [measure.function(pipe, method, request, 1) for method in (*sides, *sides)]
-        calls = max(1, math.ceil(SHORTEST / min(warm)))
-    else:
-        pairs = 1  # bytes do not vary
-    found = []
-    for pair in range(pairs):
-        order = sides if pair % 2 == 0 else sides[::-1]
-        first, second = (measure.function(pipe, method, request, calls) for method in order)
-        found.append((first, second) if pair % 2 == 0 else (second, first))
-    return found
-
-
 def summarize(row: Row, resolution: str, name: str, request: Request, values: Sequence[tuple[float, float]]) -> Result:
     ratios = [method / baseline for baseline, method in values]
     return Result(
@@ -189,7 +105,7 @@ def summarize(row: Row, resolution: str, name: str, request: Request, values: Se
 
 
 def requests(pipe: Any, resolutions: Sequence[str], batch: int, steps: int) -> dict[str, Request]:
-    """What to draw at each resolution; every method is checked against every size before anything is timed."""
+    """A request for each resolution; every method is checked against every size before anything is timed."""
     height, width = training_size(pipe)
     prompts, seeds = ["a red mushroom in a meadow"] * batch, list(range(batch))
     made = {
@@ -202,13 +118,14 @@ def requests(pipe: Any, resolutions: Sequence[str], batch: int, steps: int) -> d
     return made
 
 
-def run_benchmark(model: LoadedModel, arguments: argparse.Namespace) -> list[Result]:
-    asked = requests(model.pipe, arguments.resolutions, arguments.batch, arguments.steps)
+def run_benchmark(model: Model, arguments: argparse.Namespace) -> list[Result]:
+    pipe = model.load()
+    asked = requests(pipe, arguments.resolutions, arguments.batch, arguments.steps)
     measurements = [(row, name, *item) for item in asked.items() for row in ROWS for name in row.measures]
     results = []
     for row, name, resolution, request in tqdm(measurements, desc="benchmark", unit="row"):
         pairs = arguments.sampling_pairs if name == "sampling" else arguments.pairs
-        values = measure_pairs(model.pipe, row, MEASURES[name], request, pairs)
+        values = measure_pairs(pipe, row.baseline, row.method, MEASURES[name], request, pairs)
         results.append(summarize(row, resolution, name, request, values))
     return results
 
@@ -246,7 +163,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pairs", type=positive, default=15, help="pairs of timed U-Net calls")
     parser.add_argument("--sampling-pairs", type=positive, default=5, help="pairs of timed samplings")
     parser.add_argument("--steps", type=positive, default=10, help="steps of a sampling")
-    parser.add_argument("--batch", type=positive, default=1, help="pictures at a time")
+    parser.add_argument("--batch", type=positive, default=1, help="images per batch")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder for benchmark.json")
     return parser
@@ -254,9 +171,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> None:
     arguments = build_parser().parse_args(argv)
-    model = load_model(
-        ModelSource("scenes" if arguments.model is None else "folder", arguments.model, dtype=arguments.dtype)
-    )
+    name = "scenes" if arguments.model is None else "folder"
+    model = open_model(ModelSource(name, arguments.model or str(WEIGHTS), dtype=arguments.dtype))
     results = run_benchmark(model, arguments)
     report = {
         "environment": environment() | {"threads": str(torch.get_num_threads())},
@@ -265,7 +181,6 @@ def main(argv: Sequence[str]) -> None:
         "steps": arguments.steps,
         "results": [asdict(result) for result in results],
     }
-    arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / "benchmark.json"
     write_atomically(path, (json.dumps(report, indent=2) + "\n").encode())
     print(f"\n{markdown(results)}\n\n{path}")

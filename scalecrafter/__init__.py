@@ -1,26 +1,29 @@
-"""ScaleCrafter (He et al., ICLR 2024): images far above the training resolution from a pretrained diffusion model.
+"""ScaleCrafter (He et al., ICLR 2024): sampling far above the training resolution of a pretrained diffusion model.
 
-import scalecrafter
-with scalecrafter.enable(pipe, height=2048, width=2048):
-    image = pipe(prompt, height=2048, width=2048).images[0]
+In comes a diffusers pipeline with a UNet2DConditionModel and a target size; out comes the same pipeline, sampling at
+that size inside the context and unchanged after it:
+
+    with scalecrafter.enable(pipe, height=2048, width=2048):
+        image = pipe(prompt, height=2048, width=2048).images[0]
 """
 
+from scalecrafter.auto import auto_settings
 from scalecrafter.disperse import disperse_kernel, dispersion_transform
 from scalecrafter.enable import Handle, enable
 from scalecrafter.freeu import FreeU
 from scalecrafter.guidance import noise_damped
 from scalecrafter.redilate import redilated_conv2d
-from scalecrafter.settings import Settings, available_settings, load_settings
+from scalecrafter.settings import Settings, available_settings
 
 __all__ = [
     "FreeU",
     "Handle",
     "Settings",
+    "auto_settings",
     "available_settings",
     "disperse_kernel",
     "dispersion_transform",
     "enable",
-    "load_settings",
     "noise_damped",
     "redilated_conv2d",
 ]

@@ -1,4 +1,4 @@
-"""Changing the batch of a U-Net call, whatever its arguments are nested in."""
+"""Change the batch of a U-Net call, through arguments nested in tuples, lists and dicts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def map_batch(value: Any, batch: int, change: Callable[[Tensor], Tensor]) -> Any:
-    """``value`` with every tensor whose first dimension is ``batch`` changed, in tuples, lists and dicts too."""
+    """Apply ``change`` to every tensor whose first dimension is ``batch``, also inside tuples, lists and dicts."""
     if isinstance(value, Tensor):
         return change(value) if value.ndim and value.shape[0] == batch else value
     if isinstance(value, dict):

@@ -12,18 +12,23 @@ import yaml
 from PIL.PngImagePlugin import PngInfo
 from safetensors import SafetensorError
 
-from scalecrafter.settings import Settings, available_settings, load_settings
+from scalecrafter.settings import Settings, available_settings
 
 
 def show_settings(name: str | None) -> None:
+    """Print the names of the shipped settings, or one of them with all layers expanded."""
     if name is None:
         print("\n".join(available_settings()))
     else:
-        print(yaml.safe_dump(load_settings(name).to_dict(), sort_keys=False), end="")
+        print(yaml.safe_dump(Settings.load(name).to_dict(), sort_keys=False), end="")
 
 
 def load_pipeline(model: str, dtype: str) -> Any:
-    """The text-to-image pipeline of a local folder or hub id, from safetensors only, on the GPU if there is one."""
+    """The text-to-image pipeline of a local folder or hub id, from safetensors only, on a GPU if there is one.
+
+    Raises:
+        ValueError: a damaged weights file.
+    """
     import torch
     from diffusers import AutoPipelineForText2Image
 
@@ -37,15 +42,15 @@ def load_pipeline(model: str, dtype: str) -> Any:
 
 
 def check_output(path: Path) -> None:
-    """The file must be writable before minutes are spent on its picture."""
+    """Fail before sampling, which can take minutes, if the image could not be written."""
     if path.suffix.lower() != ".png":
-        raise ValueError(f"{path} must end in .png: the settings are written into the picture, as PNG metadata")
+        raise ValueError(f"{path} must end in .png: the settings are stored as PNG metadata")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} for the picture: make it first (mkdir -p {path.parent})")
+        raise FileNotFoundError(f"no folder {path.parent} for the image: create it first (mkdir -p {path.parent})")
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """Draw one picture and write it as PNG, with the settings in its metadata."""
+    """Generate one image and write it as PNG, with the settings in its metadata."""
     import torch
 
     from scalecrafter.enable import enable
@@ -68,6 +73,7 @@ def generate(arguments: argparse.Namespace) -> None:
 
 
 def metadata(arguments: argparse.Namespace, settings: Settings) -> PngInfo:
+    """PNG text chunks: the prompt, and all arguments with the resolved settings as JSON."""
     info = PngInfo()
     values = {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items() if k != "command"}
     info.add_text("prompt", arguments.prompt)
@@ -77,22 +83,22 @@ def metadata(arguments: argparse.Namespace, settings: Settings) -> PngInfo:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="scalecrafter", description="Images larger than a diffusion model was made for."
+        prog="scalecrafter", description="Sample above the training resolution of a diffusion model."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("settings", help="list the shipped settings, or show one")
     listing.add_argument("name", nargs="?")
-    draw = commands.add_parser("generate", help="draw one picture")
-    draw.add_argument("prompt")
-    draw.add_argument("--model", required=True, help="folder of a diffusers pipeline, or a hub id")
-    draw.add_argument("--height", type=int, required=True, help="pixels")
-    draw.add_argument("--width", type=int, required=True, help="pixels")
-    draw.add_argument("--out", type=Path, default=Path("image.png"))
-    draw.add_argument("--settings", default="auto", help="auto, a shipped name or a YAML file")
-    draw.add_argument("--steps", type=int, default=50)
-    draw.add_argument("--guidance-scale", type=float, default=7.5)
-    draw.add_argument("--seed", type=int, default=0)
-    draw.add_argument("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
+    sample = commands.add_parser("generate", help="generate one image")
+    sample.add_argument("prompt")
+    sample.add_argument("--model", required=True, help="folder of a diffusers pipeline, or a hub id")
+    sample.add_argument("--height", type=int, required=True, help="pixels")
+    sample.add_argument("--width", type=int, required=True, help="pixels")
+    sample.add_argument("--out", type=Path, default=Path("image.png"))
+    sample.add_argument("--settings", default="auto", help="auto, a shipped name or a YAML file")
+    sample.add_argument("--steps", type=int, default=50)
+    sample.add_argument("--guidance-scale", type=float, default=7.5)
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
     return parser
 
 

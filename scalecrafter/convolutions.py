@@ -1,4 +1,4 @@
-"""Finding the convolutions that a dilation table names."""
+"""Find the convolutions that a dilation table names."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import nn
 
 
 def find_convolutions(unet: nn.Module, names: Iterable[str]) -> dict[str, list[nn.Conv2d]]:
-    """The convolutions behind each name of a dilation table; where LoRA wraps one, its base and its first factors.
+    """Resolve each table entry to its Conv2d modules: one, or the base and the first factors where LoRA wraps it.
 
-    Dilating the base and LoRA's own spatial kernel alike is the same as dilating the merged kernel.
+    Dilating both the base and LoRA's own spatial kernel equals dilating the merged kernel.
 
     Raises:
-        ValueError: a name that is not a convolution of ``unet`` with an odd kernel and "same" padding by zeros, or an
-            adapter around it that is not plain LoRA.
+        ValueError: a name is not a convolution of ``unet`` with an odd kernel and zero "same" padding, or is wrapped
+            in an adapter other than plain LoRA.
     """
     modules = dict(unet.named_modules())
     known = [n.removesuffix(".base_layer") for n, m in modules.items() if is_spatial(m)]
@@ -28,22 +28,22 @@ def find_convolutions(unet: nn.Module, names: Iterable[str]) -> dict[str, list[n
             dora = getattr(module, "lora_variant", None) or any(getattr(module, "use_dora", {}).values())
             if not hasattr(module, "lora_A") or dora:
                 raise ValueError(
-                    f"{name} has an adapter that is not plain LoRA ({type(module).__name__}, DoRA or the like): "
+                    f"{name} has an adapter that is not plain LoRA ({type(module).__name__}, for example DoRA): "
                     "fuse it (pipe.fuse_lora(), then pipe.unload_lora_weights()) or remove it"
                 )
             parts = [module.base_layer, *module.lora_A.values()]
         if not all(is_spatial(part) for part in parts):
             raise ValueError(
-                f"the settings name {name!r}, which is no 3x3 convolution of this U-Net{nearest_names(name, known)}"
+                f"the settings name {name!r}, which is not a 3x3 convolution of this U-Net{nearest_names(name, known)}"
             )
         if any(part.padding_mode != "zeros" for part in parts):
-            raise ValueError(f"{name} pads with {parts[0].padding_mode!r}: re-dilation pads with zeros only")
+            raise ValueError(f"{name} pads with {parts[0].padding_mode!r}, but re-dilation supports zero padding only")
         found[name] = parts
     return found
 
 
 def is_spatial(module: nn.Module | None) -> bool:
-    """A convolution with an odd kernel above 1x1 that keeps the size (before its stride)."""
+    """Whether this is a convolution with an odd kernel above 1x1 and "same" padding."""
     if not isinstance(module, nn.Conv2d):
         return False
     kernel = module.kernel_size
@@ -51,6 +51,6 @@ def is_spatial(module: nn.Module | None) -> bool:
 
 
 def nearest_names(name: str, known: list[str]) -> str:
-    """`` (did you mean ...?)`` or nothing."""
+    """`` (did you mean ...?)``, or an empty string without close matches."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f" (did you mean {', '.join(near)}?)" if near else ""

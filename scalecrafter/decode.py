@@ -1,17 +1,18 @@
-"""Decoding large pictures in tiles that leave no seam, with the memory of one tile.
+"""Decode large images in tiles without seams, with the memory of one tile.
 
-Cutting an autoencoder's decoder into tiles changes what every group normalisation sees: each tile gets a tone of its
-own, which blending only smears (up to 80 of 255 on our scenes). Here all tiles are normalised by the statistics of the
-whole picture. They are found one normalisation after the other, in a pass over the tiles that stops there and uses
-those found before. What looks at the whole picture at once, attention in the middle, runs at the size of the latent,
-untiled. Tiles overlap by as much as convolutions reach, so what remains is rounding. The price is time: each of some
-25 passes repeats the ones before it up to its layer, about eleven decodings in all.
+Splitting an autoencoder's decoder into tiles changes what every group normalisation sees: per-tile statistics shift
+each tile's tone; blending hides the seam, not the shift (up to 80 of 255 on the scenes model). Here every tile is
+normalised with the statistics of the whole image. They are gathered one normalisation at a time, in a pass over the
+tiles that stops at that layer and uses the statistics found before. Global layers, such as the attention in the middle
+block, run untiled at latent size. Tiles overlap by the receptive field of the convolutions, so only rounding errors
+remain. The price is time: each of about 25 passes repeats the previous ones up to its layer, about eleven decodings in
+total.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,53 +20,59 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-TILE = 128  # cells: 1024 pixels with Stable Diffusion's factor of 8
-REACH = 16  # cells that the convolutions after the middle block see to each side; Stable Diffusion's are 12.3
+from scalecrafter.patching import Forward, replaced_forward
+
+TILE = 128  # latent pixels: 1024 image pixels with Stable Diffusion's factor of 8
+OVERLAP = 16  # latent pixels to each side; the convolutions after Stable Diffusion's middle block see 12.3
 
 
-class Reached(Exception):
-    """A normalisation without statistics was met: the pass over this tile ends here."""
+class StatisticsNeeded(Exception):
+    """Ends the pass over a tile at a normalisation whose statistics are not known yet."""
 
     def __init__(self, norm: nn.GroupNorm) -> None:
         self.norm = norm
 
 
 @dataclass(frozen=True)
-class Box:
-    """A tile in cells: rows and columns that it is responsible for, and with its surroundings."""
+class Tile:
+    """Rows and columns of the latent that a tile contributes (inner), and those it is computed from (outer)."""
 
     inner: tuple[slice, slice]
     outer: tuple[slice, slice]
 
     def within(self, factor: int) -> tuple[slice, slice]:
-        """The inner part of maps that were computed from the outer one, ``factor`` times as large."""
+        """The inner part of feature maps computed from the outer one and ``factor`` times its size."""
         rows, columns = (
             slice((i.start - o.start) * factor, (i.stop - o.start) * factor)
             for i, o in zip(self.inner, self.outer, strict=True)
         )
         return rows, columns
 
+    def factor(self, maps: Tensor) -> int:
+        """How much larger than the tile's outer part ``maps`` are."""
+        return int(maps.shape[-1] // (self.outer[1].stop - self.outer[1].start))
 
-def boxes(height: int, width: int, tile: int, reach: int) -> list[Box]:
-    """Tiles of at most ``tile`` cells that cover the map."""
+
+def split_into_tiles(height: int, width: int, tile_size: int, overlap: int) -> list[Tile]:
+    """Tiles that cover a latent, with inner parts of at most ``tile_size`` and ``overlap`` around them."""
 
     def spans(length: int) -> list[tuple[slice, slice]]:
-        inner = [slice(start, min(start + tile, length)) for start in range(0, length, tile)]
-        return [(s, slice(max(0, s.start - reach), min(length, s.stop + reach))) for s in inner]
+        inner = [slice(start, min(start + tile_size, length)) for start in range(0, length, tile_size)]
+        return [(s, slice(max(0, s.start - overlap), min(length, s.stop + overlap))) for s in inner]
 
-    return [Box((r, c), (ro, co)) for r, ro in spans(height) for c, co in spans(width)]
+    return [Tile((r, c), (ro, co)) for r, ro in spans(height) for c, co in spans(width)]
 
 
 @dataclass
 class Statistics:
-    """Mean and mean square of each sample's groups, (N, groups) float64, gathered over tiles."""
+    """Mean and mean square of each sample's groups, (N, groups) float64, accumulated over tiles."""
 
     count: int = 0
     total: Tensor | float = 0.0
     squares: Tensor | float = 0.0
 
     def add(self, maps: Tensor, groups: int) -> None:
-        """Another part, (N, C, h, w)."""
+        """Add the (N, C, h, w) feature maps of one tile."""
         variance, mean = torch.var_mean(maps.float().reshape(len(maps), groups, -1), -1, correction=0)
         mean, variance = mean.double(), variance.double()
         size = maps[0].numel() // groups
@@ -74,7 +81,7 @@ class Statistics:
         self.squares = self.squares + size * (variance + mean.square())
 
     def normalise(self, maps: Tensor, norm: nn.GroupNorm) -> Tensor:
-        """What the normalisation would do to these maps as a part of the whole."""
+        """Apply ``norm`` to the maps of a tile, with the statistics of the whole image."""
         mean = torch.as_tensor(self.total) / self.count
         deviation = (torch.as_tensor(self.squares) / self.count - mean.square() + norm.eps).sqrt()
         mean, deviation = (
@@ -87,21 +94,26 @@ class Statistics:
 
 
 @dataclass
-class Passes:
-    """The outer part of a decoder over tiles, with statistics of the whole picture."""
+class TiledDecoder:
+    """The part of a decoder after its middle block, run tile by tile with the statistics of the whole image."""
 
     decoder: Any
     found: dict[nn.GroupNorm, Statistics] = field(default_factory=dict)
     gathered: Statistics = field(default_factory=Statistics)
-    box: Box | None = None
+    tile: Tile | None = None
 
     def normalise(self, norm: nn.GroupNorm, maps: Tensor) -> Tensor:
+        """The forward of ``norm`` during a pass: normalise, or gather this tile's statistics and stop."""
         if norm in self.found:
             return self.found[norm].normalise(maps, norm)
-        assert self.box is not None
-        rows, columns = self.box.within(maps.shape[-1] // (self.box.outer[1].stop - self.box.outer[1].start))
+        assert self.tile is not None
+        rows, columns = self.tile.within(self.tile.factor(maps))
         self.gathered.add(maps[..., rows, columns], norm.num_groups)
-        raise Reached(norm)
+        raise StatisticsNeeded(norm)
+
+    def normalising(self, norm: nn.GroupNorm, plain: Forward) -> Forward:
+        """The replacement of ``norm``'s forward."""
+        return partial(self.normalise, norm)
 
     def outer(self, maps: Tensor) -> Tensor:
         """(N, C, h, w) after the middle block -> (N, 3, H, W)."""
@@ -109,76 +121,77 @@ class Passes:
             maps = block(maps)
         return self.decoder.conv_out(self.decoder.conv_act(self.decoder.conv_norm_out(maps)))
 
-    def decode(self, maps: Tensor, tiles: list[Box]) -> Tensor:
-        """All passes; the last one, which no normalisation stops, gives the picture."""
+    def decode(self, maps: Tensor, tiles: list[Tile]) -> Tensor:
+        """Repeat passes over all tiles until one reaches the end and yields the (N, 3, H, W) image."""
         while True:
-            picture, reached = None, None
+            image, missing = None, None
             self.gathered = Statistics()
-            for self.box in tiles:
+            for self.tile in tiles:
                 try:
-                    part = self.outer(maps[(..., *self.box.outer)])
-                except Reached as stop:
-                    reached = stop.norm
+                    part = self.outer(maps[(..., *self.tile.outer)])
+                except StatisticsNeeded as stop:
+                    missing = stop.norm
                     continue
-                factor = part.shape[-1] // (self.box.outer[1].stop - self.box.outer[1].start)
-                if picture is None:
+                factor = self.tile.factor(part)
+                if image is None:
                     size = [side * factor for side in maps.shape[-2:]]
-                    picture = part.new_empty(*part.shape[:2], *size)
-                rows, columns = (slice(s.start * factor, s.stop * factor) for s in self.box.inner)
-                picture[..., rows, columns] = part[(..., *self.box.within(factor))]
-            if reached is None:
-                assert picture is not None
-                return picture
-            self.found[reached] = self.gathered
+                    image = part.new_empty(*part.shape[:2], *size)
+                rows, columns = (slice(s.start * factor, s.stop * factor) for s in self.tile.inner)
+                image[..., rows, columns] = part[(..., *self.tile.within(factor))]
+            if missing is None:
+                assert image is not None
+                return image
+            self.found[missing] = self.gathered
 
 
 def outer_norms(decoder: Any) -> list[nn.GroupNorm]:
-    """Normalisations after the middle block; ValueError if there are some that this module cannot tile."""
+    """Group normalisations after the middle block; ValueError if global layers of another kind follow it too."""
     parts = [*decoder.up_blocks, decoder.conv_norm_out]
     modules = [module for part in parts for module in part.modules()]
-    other = [type(module).__name__ for module in modules if "Norm" in type(module).__name__ and not is_group(module)]
-    if other or any("Attention" in type(module).__name__ for module in modules):
-        raise ValueError(f"only decoders with group normalisation alone after the middle are tiled, not {other}")
-    return [module for module in modules if is_group(module)]
-
-
-def is_group(module: nn.Module) -> bool:
-    return isinstance(module, nn.GroupNorm)
+    norms = [module for module in modules if isinstance(module, nn.GroupNorm)]
+    unsupported = {
+        type(module).__name__
+        for module in modules
+        if ("Norm" in type(module).__name__ and module not in norms) or "Attention" in type(module).__name__
+    }
+    if unsupported:
+        raise ValueError(
+            f"tiled decoding supports group normalisation only after the middle block, not {sorted(unsupported)}"
+        )
+    return norms
 
 
 @contextmanager
-def tiled_decoding(vae: Any, *, tile: int = TILE, reach: int = REACH) -> Iterator[None]:
-    """Within it ``vae`` (an AutoencoderKL) decodes what is larger than a tile in tiles; leaving it restores the VAE.
+def tiled_decoding(vae: Any, *, tile_size: int = TILE, overlap: int = OVERLAP) -> Iterator[None]:
+    """Make ``vae`` (an AutoencoderKL) decode latents larger than a tile in tiles; on exit the VAE is restored.
+
+    Hooks that accelerate has put on the modules, as for offloading, keep running.
 
     Args:
-        tile: cells of a tile's side; its surroundings come on top.
-        reach: cells that a tile sees beyond its borders.
+        tile_size: side of a tile in latent pixels, without its overlap.
+        overlap: latent pixels that a tile sees beyond each of its borders.
 
     Raises:
-        ValueError: a decoder that cannot be tiled, or a tile below one cell.
+        ValueError: unsupported decoder, ``tile_size`` below 1 or negative ``overlap``.
     """
-    if tile < 1 or reach < 0:
-        raise ValueError(f"a tile has at least one cell and sees none or more beyond it, not {tile} and {reach}")
+    if tile_size < 1 or overlap < 0:
+        raise ValueError(f"tile_size must be at least 1 and overlap at least 0, not {tile_size} and {overlap}")
     decoder = vae.decoder
     norms = outer_norms(decoder)
-    whole = decoder.forward
 
-    def forward(sample: Tensor, latent_embeds: Tensor | None = None) -> Tensor:
-        height, width = sample.shape[-2:]
-        tiles = boxes(height, width, tile, reach)
-        if len(tiles) == 1:
-            return whole(sample, latent_embeds)
-        passes = Passes(decoder)
-        for norm in norms:
-            norm.forward = partial(passes.normalise, norm)  # type: ignore[method-assign]
-        try:
-            return passes.decode(decoder.mid_block(decoder.conv_in(sample), latent_embeds), tiles)
-        finally:
-            for norm in norms:
-                del norm.forward
+    def replacement(whole: Forward) -> Forward:
+        def forward(sample: Tensor, latent_embeds: Tensor | None = None) -> Tensor:
+            tiles = split_into_tiles(sample.shape[-2], sample.shape[-1], tile_size, overlap)
+            if len(tiles) == 1:
+                decoded: Tensor = whole(sample, latent_embeds)
+                return decoded
+            tiled = TiledDecoder(decoder)
+            with ExitStack() as patches:
+                for norm in norms:
+                    patches.enter_context(replaced_forward(norm, partial(tiled.normalising, norm)))
+                return tiled.decode(decoder.mid_block(decoder.conv_in(sample), latent_embeds), tiles)
 
-    decoder.forward = forward
-    try:
+        return forward
+
+    with replaced_forward(decoder, replacement):
         yield
-    finally:
-        del decoder.forward

@@ -1,8 +1,8 @@
-"""Dispersed convolution: a larger kernel that does to an enlarged feature map what the trained one did to the small
-map (paper section 3.3).
+"""Dispersed convolution: a larger kernel that acts on an enlarged feature map as the trained kernel acts on the small
+one (paper section 3.3).
 
 The larger kernel is a linear function of the trained one, found by least squares over all feature maps of a small
-size, so it is one matrix for all kernels.
+size, so a single matrix disperses every kernel.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from torch.nn import functional as F
 def dispersion_transform(
     kernel_size: int = 3, dispersed_size: int = 5, feature_size: int = 3, scale: float = 2, eta: float = 0.05
 ) -> Tensor:
-    """The matrix R that disperses a kernel: flattened larger kernel = R @ flattened kernel, both row by row.
+    """The matrix R with flattened larger kernel = R @ flattened kernel, both in row-major order.
 
     It minimises, summed over a basis x of all ``feature_size`` x ``feature_size`` maps, the squared structure error
     ||conv(up(x), larger) - up(conv(x, kernel))||^2 plus eta^2 times the squared pixel error
-    ||conv(x, larger) - conv(x, kernel)||^2, with zero padding and
-    ``up`` the bilinear enlargement to scale * (n - 1) + 1 cells, corners aligned.
+    ||conv(x, larger) - conv(x, kernel)||^2, with zero padding. ``up`` enlarges bilinearly to a side of
+    scale * (n - 1) + 1, corners aligned.
 
     Args:
         kernel_size: side k of the trained kernel, odd.
         dispersed_size: side m of the larger kernel, odd.
         feature_size: side n of the maps, at least 2.
-        scale: how much larger a picture the larger kernel is for; scale * (n - 1) must be whole.
+        scale: how much larger the image is that the larger kernel is for; scale * (n - 1) must be whole.
         eta: weight of the pixel errors.
 
     Returns:
         (m^2, k^2) float64.
 
     Raises:
-        ValueError: a size or the scale is not as above, or ``eta`` is negative.
+        ValueError: invalid size or scale, or negative ``eta``.
     """
     return _transform(kernel_size, dispersed_size, feature_size, scale, eta).clone()
 
@@ -43,24 +43,24 @@ def dispersion_transform(
 @lru_cache
 def _transform(kernel_size: int, dispersed_size: int, feature_size: int, scale: float, eta: float) -> Tensor:
     if kernel_size % 2 == 0 or dispersed_size % 2 == 0 or not 1 <= kernel_size <= dispersed_size:
-        raise ValueError(f"a kernel of odd side grows to a larger one: not {kernel_size} to {dispersed_size}")
+        raise ValueError(f"kernels must have an odd side and cannot shrink: {kernel_size} to {dispersed_size}")
     enlarged = scale * (feature_size - 1) + 1
     if feature_size < 2 or scale < 1 or enlarged != int(enlarged):
-        raise ValueError(f"feature_size {feature_size} and scale {scale} give no whole enlarged size above one cell")
+        raise ValueError(f"feature_size {feature_size} and scale {scale} do not give a whole enlarged size above 1")
     if eta < 0:
-        raise ValueError(f"eta weighs an error: it cannot be {eta}")
-    cells = feature_size**2
-    maps = torch.eye(cells, dtype=torch.float64).view(cells, 1, feature_size, feature_size)
+        raise ValueError(f"eta must be at least 0, not {eta}")
+    count = feature_size**2
+    maps = torch.eye(count, dtype=torch.float64).view(count, 1, feature_size, feature_size)
 
     def up(x: Tensor) -> Tensor:
         y: Tensor = F.interpolate(x, (int(enlarged),) * 2, mode="bilinear", align_corners=True)
         return y
 
     def responses(x: Tensor, side: int) -> Tensor:
-        """(N, side^2, H, W): what each tap of a kernel contributes to each cell."""
+        """(N, side^2, H, W): contribution of each kernel tap to each output position."""
         return F.unfold(x, side, padding=side // 2).view(len(x), side**2, *x.shape[2:])
 
-    # One equation for each map and cell, linear in the larger kernel (left) and in the trained one (right).
+    # One equation for each map and output position, linear in the larger kernel (left) and in the trained one (right).
     structure = responses(up(maps), dispersed_size), up(responses(maps, kernel_size))
     pixels = eta * responses(maps, dispersed_size), eta * responses(maps, kernel_size)
     left, right = (
@@ -72,10 +72,10 @@ def _transform(kernel_size: int, dispersed_size: int, feature_size: int, scale: 
 
 
 def disperse_kernel(weight: Tensor, transform: Tensor) -> Tensor:
-    """Enlarge kernels (C_out, C_in, k, k) to (C_out, C_in, m, m) by a (m^2, k^2) ``transform``, in weight's dtype.
+    """Enlarge kernels (C_out, C_in, k, k) to (C_out, C_in, m, m) with an (m^2, k^2) ``transform``, in weight's dtype.
 
     Raises:
-        ValueError: the transform is for kernels of another size.
+        ValueError: ``transform`` is for kernels of another size.
     """
     if weight.shape[-1] != weight.shape[-2] or transform.shape[1] != weight.shape[-1] * weight.shape[-2]:
         raise ValueError(

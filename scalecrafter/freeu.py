@@ -1,8 +1,8 @@
-"""FreeU (Si et al., 2023) in two forms: as diffusers has it, and as ScaleCrafter's public code has it.
+"""FreeU (Si et al., 2023) in two forms: that of diffusers and that of ScaleCrafter's public code.
 
-Both strengthen half of the backbone's channels and weaken the low frequencies of the skip connection before each
-resnet of the upper blocks. diffusers picks the first two blocks; the public code goes by the number of channels that
-come from below, which for Stable Diffusion 1.x and 2.x are other resnets.
+Both amplify half of the backbone's channels and attenuate the low frequencies of the skip connection before each
+resnet of the up blocks. diffusers acts on the first two blocks; the public code selects resnets by the number of
+backbone channels, which differ from those blocks in Stable Diffusion 1.x and 2.x.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class FreeU:
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
-            raise ValueError(f"freeu.form is one of {', '.join(FORMS)}, not {self.form!r}")
+            raise ValueError(f"freeu.form must be one of {', '.join(FORMS)}, not {self.form!r}")
         for name in ("b1", "b2", "s1", "s2"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-                raise ValueError(f"freeu.{name} is a factor, a number of at least 0, not {value!r}")
+                raise ValueError(f"freeu.{name} must be a number of at least 0, not {value!r}")
 
 
 def freeu_plan(unet: Any, freeu: FreeU) -> list[tuple[nn.Module, int, float, float]]:
-    """(resnet, channels from below, b, s) for each resnet that it acts on."""
+    """(resnet, backbone channels, b, s) for each resnet that FreeU acts on."""
     stages = ((freeu.b1, freeu.s1), (freeu.b2, freeu.s2))
     widths = sorted(set(unet.config.block_out_channels), reverse=True)[:2]
     plan, below = [], unet.config.block_out_channels[-1]
@@ -57,7 +57,7 @@ def freeu_plan(unet: Any, freeu: FreeU) -> list[tuple[nn.Module, int, float, flo
 
 
 def freeu_hook(below: int, b: float, s: float) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    """Pre-forward hook of a resnet whose input is [backbone (``below`` channels), skip]."""
+    """Pre-forward hook for a resnet with input [backbone (``below`` channels), skip]."""
     from diffusers.utils.torch_utils import fourier_filter
 
     def hook(resnet: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

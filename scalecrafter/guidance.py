@@ -1,8 +1,8 @@
-"""Noise-damped classifier-free guidance (paper section 3.4): a less dilated model removes the noise, the dilated one
-gives the direction of the prompt.
+"""Noise-damped classifier-free guidance (paper section 3.4): a less dilated model removes the noise, the dilated model
+provides the guidance direction.
 
-The paper's prediction is base(x) + w (dilated(x, prompt) - dilated(x)). Pipelines compute u + w (c - u) themselves,
-from the two halves of one U-Net call; so these halves are rewritten, and no pipeline has to be changed.
+The paper's prediction is base(x) + w (dilated(x, prompt) - dilated(x)). Pipelines compute u + w (c - u) from the two
+halves of one U-Net call. Rewriting these halves gives the paper's prediction without changing any pipeline.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from torch import Tensor
 
 
 def noise_damped(base_uncond: Tensor, uncond: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
-    """(u', c') such that u' + w (c' - u') = base_uncond + w (cond - uncond) for every guidance scale w.
+    """(u', c') with u' + w (c' - u') = base_uncond + w (cond - uncond) for every guidance scale w.
 
     Args:
         base_uncond: unconditional noise prediction of the base (less dilated) model, any shape.
-        uncond, cond: predictions of the dilated model, of the same shape.
+        uncond, cond: predictions of the dilated model, same shape.
     """
     return base_uncond, base_uncond + (cond - uncond)
 
 
 def check_damping_possible(pipe: Any) -> None:
-    """ValueError if guidance in this kind of pipeline is not u + w (c - u) of two halves."""
-    for mark, what in (("image_guidance_scale", "guides by the picture too"), ("pag_scale", "perturbs the attention")):
+    """ValueError for pipeline classes whose guidance is not u + w (c - u) of two halves."""
+    for mark, what in (
+        ("image_guidance_scale", "also guides by the image"),
+        ("pag_scale", "also guides by perturbed attention"),
+    ):
         if hasattr(type(pipe), mark):
             raise ValueError(
                 f"{type(pipe).__name__} {what}: noise-damped guidance is not defined for it, set noise_damped_tau to 0"
@@ -32,7 +35,7 @@ def check_damping_possible(pipe: Any) -> None:
 
 
 def check_guidance(pipe: Any, batch: int) -> None:
-    """ValueError if the call now under way has no [uncond, cond] pairs, or rescales its guidance."""
+    """ValueError if the current U-Net call has no [uncond, cond] pairs, or the pipeline rescales its guidance."""
     if getattr(pipe, "do_classifier_free_guidance", True) is False or batch % 2:
         raise ValueError(
             "noise-damped guidance needs classifier-free guidance: use a guidance_scale above 1, "
@@ -40,6 +43,6 @@ def check_guidance(pipe: Any, batch: int) -> None:
         )
     if getattr(pipe, "guidance_rescale", 0.0) > 0:
         raise ValueError(
-            "guidance_rescale looks at the conditional prediction alone, which noise-damped guidance rewrites: "
+            "guidance_rescale uses the conditional prediction, which noise-damped guidance rewrites: "
             "use guidance_rescale=0, or settings with noise_damped_tau 0"
         )

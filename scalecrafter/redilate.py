@@ -1,4 +1,4 @@
-"""Re-dilation: a convolution whose taps are spread by a factor, integer or fractional (paper section 3.2)."""
+"""Re-dilation: convolution with an integer or fractional dilation factor (paper section 3.2)."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ Factor = float | tuple[float, float]  # one factor for both directions, or (vert
 
 
 def per_axis(factor: Factor) -> tuple[float, float]:
-    """(vertical, horizontal)."""
+    """The factor as (vertical, horizontal)."""
     return factor if isinstance(factor, tuple) else (factor, factor)
 
 
 def redilated_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, dilation: Factor, stride: int | tuple[int, int] = 1
 ) -> Tensor:
-    """Convolve with the kernel's taps ``dilation`` cells apart, with zero padding.
+    """Convolve with the kernel's taps ``dilation`` positions apart, with zero padding.
 
     An integer d is an ordinary dilated convolution. A fractional d is, as in the paper,
     interp_{1/s}(conv_{ceil(d)}(interp_s(x))) with s = ceil(d) / d and bilinear interpolation: the input is enlarged
-    until the next integer dilation spans what d spans in the original. A d below one narrows the kernel, by the same
-    formula; this is what remains of a small factor when the kernel itself is dispersed.
+    so that the next integer dilation spans what d spans in the original. A d below one narrows the kernel by the same
+    formula; it occurs when a layer with a small factor is dispersed as well.
 
     Args:
         x: (N, C_in, H, W) floating point.
         weight: (C_out, C_in, k, k), k odd.
         bias: (C_out,) or None.
-        dilation: factor d > 0, or one for each direction (vertical, horizontal); 1 is the plain convolution.
+        dilation: factor d > 0, or (vertical, horizontal) factors; 1 is the plain convolution.
         stride: of the plain convolution.
 
     Returns:
         (N, C_out, ceil(H / stride), ceil(W / stride)): the size the plain convolution with padding k // 2 gives.
 
     Raises:
-        ValueError: ``dilation`` not above 0, or an even kernel, for which no padding keeps the size.
+        ValueError: ``dilation`` is not above 0, or the kernel is even, so that no padding keeps the size.
     """
     factors = per_axis(dilation)
     if not all(0 < d < math.inf for d in factors):
@@ -56,7 +56,7 @@ def redilated_conv2d(
 
 
 def resized(x: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear resize of (N, C, H, W) to (N, C, height, width), in the memory format of ``x``."""
+    """Resize (N, C, H, W) bilinearly to (N, C, height, width), keeping the memory format."""
     last = x.is_contiguous(memory_format=torch.channels_last)
     y: Tensor = F.interpolate(x, (height, width), mode="bilinear", align_corners=False)
     return y.contiguous(memory_format=torch.channels_last) if last else y

@@ -7,13 +7,19 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from experiments.results.plots import draw_pictures
-from experiments.results.score_table import collect, write_table
-from experiments.sampling.generate import draw_cell
-from experiments.scoring.runs import score_cell
-from experiments.setup.config import build_cell, compose_config
-from experiments.setup.grid import read_experiment
+from experiments.results.artefacts import write_images, write_table
+from experiments.results.score_table import collect
+from experiments.scoring.runs import complete_run
+from experiments.setup.grid import read_grid
 from tests.tiny import tiny_overrides, tiny_pipeline, tiny_sdxl_pipeline
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Hashes of weight files go into a folder of the test session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
@@ -50,20 +56,17 @@ def finished(pipe_folder, tmp_path_factory):
     """A folder with ``runs`` and ``results`` of two small experiments, table1 and ablate_tau; not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
     tiny = tiny_overrides(pipe_folder, folder)
-    base = build_cell(compose_config([*tiny, "method=direct", "resolution=x1"]))
-    draw_cell(base)
     for options in (
-        ["experiment.cells={resolution: [x4, x16], method: [direct, upscale, scalecrafter]}"],
-        ["experiment=ablate_tau", "experiment.cells={resolution: [x4], scalecrafter.tau: [0, 50]}"],
+        ["experiment=table1", "method=direct,upscale,scalecrafter"],
+        ["experiment=ablate_tau", "resolution=x4", "scalecrafter.tau=0,50"],
     ):
-        experiment = read_experiment([*tiny, *options])
-        rows = experiment.rows()
+        grid = read_grid([*options, *tiny])
+        rows = grid.runs_of_rows()
         for row in rows:
-            draw_cell(row.cell)
-            score_cell(row.cell, base.folder)
+            complete_run(row.run)
         table = collect(rows)
-        write_table(table, experiment.results, experiment.name)
-        draw_pictures(experiment.name, table, experiment.plot, experiment.runs, experiment.results)
+        write_table(table, grid.results, grid.name)
+        write_images(grid.name, table, grid.plot, grid.runs, grid.results)
     return folder
 
 

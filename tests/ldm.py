@@ -1,4 +1,4 @@
-"""A StableDiffusionPipeline's weights under the names of the original checkpoints, as single files have them."""
+"""Save a StableDiffusionPipeline's weights under the original checkpoints' names, as single files have them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def replaced(name: str, names: dict[str, str]) -> str:
 
 
 def unet_name(name: str, with_attention: set[str]) -> str:
-    """Blocks of two resnets on the way down, three on the way up, each followed by its attention if it has one."""
+    """Down blocks have two resnets and up blocks three, each followed by its attention if there is one."""
     if name.startswith("mid_block"):
         place = {"resnets.0": "0", "attentions.0": "1", "resnets.1": "2"}
         for part, index in place.items():
@@ -64,7 +64,7 @@ def vae_name(name: str, levels: int) -> str:
 
 
 def save_single_file(pipe: Any, path: Path) -> None:
-    """Write the checkpoint."""
+    """Write the single-file checkpoint."""
     with_attention = {".".join(name.split(".")[:2]) for name, _ in pipe.unet.named_modules() if ".attentions." in name}
     state: dict[str, Tensor] = {}
     for name, value in pipe.unet.state_dict().items():

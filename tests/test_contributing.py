@@ -18,15 +18,14 @@ import pandas as pd
 import pytest
 
 import baselines
-from experiments.setup import config
+from experiments.setup import schema
 from tests import test_methods
 from tests.tiny import tiny_overrides, tiny_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTRACT = [
-    test_methods.test_pictures_have_the_size_asked_for,
-    test_methods.test_the_pipeline_is_left_as_it_was,
-    test_methods.test_it_does_something,
+    test_methods.test_images_have_the_requested_size_and_differ_from_direct,
+    test_methods.test_pipeline_is_restored,
 ]
 
 
@@ -44,10 +43,10 @@ def added(tmp_path, monkeypatch):
     module, configuration, row, _ = code_blocks()
     (tmp_path / "baselines").mkdir()
     (tmp_path / "baselines/plain_dilation.py").write_text(module, encoding="utf-8")
-    shutil.copytree(config.CONF, tmp_path / "conf")
+    shutil.copytree(schema.CONF, tmp_path / "conf")
     (tmp_path / "conf/method/plain_dilation.yaml").write_text(configuration, encoding="utf-8")
     monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path / "baselines")])
-    monkeypatch.setattr(config, "CONF", tmp_path / "conf")
+    monkeypatch.setattr(schema, "CONF", tmp_path / "conf")
     monkeypatch.setattr(test_methods, "METHODS", ast.literal_eval(f"{{{row}}}"))
     yield tmp_path
     sys.modules.pop("baselines.plain_dilation", None)

@@ -1,10 +1,13 @@
-"""Real diffusers pipelines with the topology of Stable Diffusion, at tiny size and with random weights."""
+"""Tiny diffusers pipelines with the topology of Stable Diffusion and random weights, and helpers that run them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -14,17 +17,21 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from numpy.typing import NDArray
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from baselines.method import Method, Request, Sampler
 from experiments.scenes.model import build_scheduler
 
 MAX_TOKENS = 12
-# Width of the text embedding, by which "auto" knows a family; "tiny" is none of them and the fastest.
-TEXT_WIDTH = {"tiny": 16, "scenes": 64, "sd15": 768, "sd21": 1024, "sdxl": 2048}
+SCENES_X4 = Path(__file__).resolve().parents[1] / "experiments/scenes/settings/x4.yaml"
+# Width of the text embedding, by which "auto" recognises a family; "tiny" is no family, and the fastest.
+TEXT_WIDTH = {"tiny": 16, "sd15": 768, "sd21": 1024, "sdxl": 2048}
 
 
 def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Single letters only: every CLIP tokenizer has them, and no merges are needed."""
+    """A tokenizer of single letters, which need no merges."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +41,7 @@ def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def tiny_unet(cross_attention_dim: int = 16, in_channels: int = 4) -> UNet2DConditionModel:
-    """SD 1.5's U-Net with eight to sixteen channels."""
+    """SD 1.5's U-Net with 8 to 16 channels."""
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=in_channels,
@@ -49,7 +56,7 @@ def tiny_unet(cross_attention_dim: int = 16, in_channels: int = 4) -> UNet2DCond
 
 
 def tiny_sdxl_unet() -> UNet2DConditionModel:
-    """SDXL's topology: three levels, attention at the two deeper ones, size and pooled text as extra conditions."""
+    """SDXL's topology: three levels, attention at the two deeper ones, conditioned on size and pooled text too."""
     return UNet2DConditionModel(
         sample_size=8,
         layers_per_block=2,
@@ -81,7 +88,7 @@ def tiny_text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
 
 
 def tiny_vae() -> AutoencoderKL:
-    """Factor 4, four latent channels."""
+    """An autoencoder with factor 4 and four latent channels."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -98,7 +105,7 @@ def tiny_pipeline(folder: Path, family: str = "tiny") -> StableDiffusionPipeline
 
     Args:
         folder: where the tokenizer's files may be written.
-        family: "tiny", or "scenes", "sd15", "sd21", for which "auto" finds that family's settings.
+        family: "tiny", or "sd15" or "sd21", for which "auto" finds that family's settings.
     """
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer(folder)
@@ -115,7 +122,7 @@ def tiny_pipeline(folder: Path, family: str = "tiny") -> StableDiffusionPipeline
 
 
 def tiny_sdxl_pipeline(folder: Path) -> StableDiffusionXLPipeline:
-    """A StableDiffusionXLPipeline whose training size is 32x32 pixels; each text encoder gives half of the width."""
+    """A StableDiffusionXLPipeline whose training size is 32x32 pixels; each text encoder gives half the width."""
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer(folder)
     text = tiny_text_config(tokenizer, TEXT_WIDTH["sdxl"] // 2)
@@ -132,9 +139,7 @@ def tiny_sdxl_pipeline(folder: Path) -> StableDiffusionXLPipeline:
 
 
 def tiny_upscaler(folder: Path) -> StableDiffusionUpscalePipeline:
-    """A pipeline that takes a small picture as three more channels, and a noise level; the tokenizer's files go into
-    ``folder``.
-    """
+    """An upscaling pipeline, conditioned on a small image and a noise level; tokenizer files go into ``folder``."""
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer(folder)
     unet = UNet2DConditionModel(
@@ -161,16 +166,54 @@ def tiny_upscaler(folder: Path) -> StableDiffusionUpscalePipeline:
     )
 
 
+PIPELINES = {"sd": tiny_pipeline, "sdxl": tiny_sdxl_pipeline}
+
+
+def unet_inputs(pipe: Any, batch: int = 2, seed: int = 0) -> dict[str, Any]:
+    """Random inputs of the pipeline's U-Net for an image of 64x64 pixels, without the timestep."""
+    generator = torch.Generator().manual_seed(seed)
+    sample = torch.randn(batch, 4, 16, 16, generator=generator)
+    text = torch.randn(batch, 5, pipe.unet.config.cross_attention_dim, generator=generator)
+    inputs: dict[str, Any] = {"sample": sample, "encoder_hidden_states": text}
+    if pipe.unet.config.addition_embed_type == "text_time":
+        pooled = text[:, 0, : text.shape[2] // 2]
+        inputs["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": torch.full((batch, 6), 64.0)}
+    return inputs
+
+
+@torch.no_grad()
+def predict(pipe: Any, timestep: Any = 500, batch: int = 2) -> Tensor:
+    """The U-Net's prediction (batch, 4, 16, 16) for `unet_inputs`."""
+    prediction: Tensor = pipe.unet(timestep=timestep, **unet_inputs(pipe, batch)).sample
+    return prediction
+
+
+def generate(
+    method: Method,
+    pipe: Any,
+    seeds: Sequence[int] = (1, 2),
+    size: tuple[int, int] = (64, 64),
+    *,
+    steps: int = 3,
+    guidance_scale: float = 4.0,
+    eta: float = 0.0,
+) -> NDArray[np.uint8]:
+    """One image per seed, whose prompt contains the seed too."""
+    sampler = Sampler(steps, guidance_scale, eta)
+    return method.generate(pipe, Request([f"prompt {seed}" for seed in seeds], seeds, *size, sampler))
+
+
 def tiny_overrides(pipeline: Path, folder: Path) -> list[str]:
-    """Overrides that draw with the tiny pipeline into ``folder``: four prompts, two steps, settings that fit it."""
+    """Overrides that sample with a tiny pipeline into ``folder``: four prompts, two steps, settings that fit it."""
     return [
         "model=folder",
         f"model.path={pipeline}",
-        "model.distance={_target_: experiments.scenes.features.SceneDistance}",
+        "model.distance={_target_: experiments.scenes.scene_features.SceneDistance}",
         "model.window_stride=8",
         "prompts.limit=4",
         "sampler.steps=2",
-        "scalecrafter.settings=scenes_x4",
+        "model.steps=2",
+        f"scalecrafter.settings={SCENES_X4}",
         "metrics.reference_count=12",
         f"paths.runs={folder / 'runs'}",
         f"paths.results={folder / 'results'}",

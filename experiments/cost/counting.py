@@ -1,5 +1,5 @@
-"""What drawing asks of the hardware: U-Net calls that are counted while they happen, and floating-point operations and
-memory of calls on a pipeline without weights (`experiments.setup.architecture`).
+"""Counting: U-Net evaluations while they happen, and FLOPs and memory of calls on a pipeline without weights
+(`experiments.setup.architecture`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @contextmanager
 def counted_evaluations(unet: Any) -> Iterator[list[float]]:
-    """Fills a list with the work of each U-Net call, in guidance pairs at the training size: a pair at four times the
+    """Fill a list with the work of each U-Net call, in guidance pairs at the training size: a pair at four times the
     area counts four.
     """
-    cells = unet.config.sample_size
-    trained = cells**2 if isinstance(cells, int) else cells[0] * cells[1]
+    side = unet.config.sample_size  # of the latent
+    trained = side**2 if isinstance(side, int) else side[0] * side[1]
     found: list[float] = []
 
     def count(module: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -38,7 +38,7 @@ def counted_evaluations(unet: Any) -> Iterator[list[float]]:
 
 
 def unet_inputs(unet: Any, samples: int, rows: int, columns: int, tokens: int) -> dict[str, Any]:
-    """Arguments of a call but for the timestep: noise, and conditions that are zero."""
+    """Arguments of a U-Net call except the timestep: noise, and zeros as conditions; sizes are the latent's."""
     like = {"device": unet.device, "dtype": unet.dtype}
     latents = torch.randn(samples, unet.config.in_channels, rows, columns, generator=torch.Generator().manual_seed(0))
     found: dict[str, Any] = {
@@ -54,8 +54,8 @@ def unet_inputs(unet: Any, samples: int, rows: int, columns: int, tokens: int) -
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one call: floating-point operations (a multiplication and an addition are two), the most bytes that tensors
-    hold at any moment beyond weights and arguments, and the counted U-Net evaluations.
+    """Cost of one call: FLOPs (a multiply-add counts two), peak bytes of tensors beyond weights and arguments, and
+    U-Net evaluations.
     """
 
     flops: float
@@ -64,7 +64,7 @@ class Cost:
 
 
 class HeldMemory(TorchDispatchMode):
-    """Follows how many bytes the results of operations hold, each until its last user is gone."""
+    """Track how many bytes the results of operations hold, each until its last reference is gone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,8 +94,13 @@ class HeldMemory(TorchDispatchMode):
 
 
 def cost_of(call: Callable[[], Any], unet: Any) -> Cost:
-    """What a call on tensors without content costs."""
+    """Cost of a call on tensors without content."""
     held, counter = HeldMemory(), FlopCounterMode(display=False)
     with counted_evaluations(unet) as evaluations, counter, held:
         call()
     return Cost(counter.get_total_flops(), held.most, sum(evaluations))
+
+
+def disk_needed(height: int, width: int, count: int) -> int:
+    """Upper bound in bytes of ``count`` images as PNG, which is smaller than raw pixels."""
+    return 3 * height * width * count

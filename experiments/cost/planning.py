@@ -1,7 +1,7 @@
-"""What cells would take, before anything is drawn: `plan=true` on any command line that draws. No weights are needed.
+"""What runs would cost, before anything is sampled. No weights are needed.
 
-Calls of the U-Net come from each method (`Method.calls`); operations and memory of one from running it on tensors
-without content; seconds from a short probe of this machine, with a U-Net of random weights.
+Calls of the U-Net come from each method (`Method.calls`), FLOPs and memory of a call from running it on tensors
+without content, and seconds from a short probe of this machine with a U-Net of constant weights.
 """
 
 from __future__ import annotations
@@ -17,189 +17,189 @@ import torch
 from tqdm import tqdm
 
 from baselines.method import Calls, Request
-from experiments.cost.counting import Cost, cost_of, unet_inputs
+from experiments.cost.counting import Cost, cost_of, disk_needed, unet_inputs
 from experiments.cost.probing import Probe, device_memory, device_name, probe, tokens_of
 from experiments.prompts import load_prompts
-from experiments.sampling.manifest import disk_needed
-from experiments.setup.architecture import fake, load_architecture
-from experiments.setup.config import (
-    Drawing,
-    base_overrides,
-    compose_config,
-    plain_values,
-    prompt_count,
-    read_drawing,
-)
+from experiments.setup.architecture import fake, open_architecture
+from experiments.setup.compose import compose_config, plain_values
+from experiments.setup.runs import Workload, base_workload, build_workload, resolve_limit
 from scalecrafter.decode import tiled_decoding
-from scalecrafter.pipeline import check_size, check_unet, pixels_per_cell
+from scalecrafter.pipeline import check_size, check_unet, vae_scale_factor
 
 
 @dataclass(frozen=True)
-class Planned(Drawing):
-    """What is planned of one cell: everything but its weights and its prompts' texts."""
+class PlannedRun:
+    """A run as far as its cost depends on it: without weights and without the texts of its prompts."""
 
+    workload: Workload
     images: int
     scored: bool
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Of one cell. ``operations`` are floating-point operations of one picture in calls of the size of each;
-    ``memory`` the most bytes at any moment, all weights included.
+    """Estimated cost of one run.
+
+    Args:
+        evaluations: U-Net evaluations per image, in units of a guidance pair at the training size.
+        operations: (FLOPs of one call, FLOPs of all such calls per image) for each kind of call.
+        memory: peak bytes, all weights included.
     """
 
-    drawing: Planned
+    run: PlannedRun
     evaluations: float
-    operations: tuple[tuple[float, float], ...]  # (of one call, of all such calls for one picture)
+    operations: tuple[tuple[float, float], ...]
     memory: float
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of one picture."""
+        """Per image."""
         return sum(total for _, total in self.operations)
 
     @property
     def disk(self) -> int:
-        """Bytes of all pictures, at most."""
-        return disk_needed(self.drawing.height, self.drawing.width, self.drawing.images)
+        """Bytes of all images, at most."""
+        return disk_needed(self.run.workload.height, self.run.workload.width, self.run.images)
 
 
-def read_planned(overrides: Sequence[str]) -> Planned:
-    """A cell as far as a plan needs it; a manifest of prompts may be missing where their number is given."""
+def read_planned(overrides: Sequence[str]) -> PlannedRun:
+    """The run of a command line; a manifest of prompts may be missing if their number is given."""
     config = compose_config(overrides)
     values = plain_values(config)
-    drawing = read_drawing(config, values, load_architecture)
-    check_unet(drawing.model.pipe)
-    check_size(drawing.model.pipe, drawing.height, drawing.width)
-    limit = prompt_count(values["prompts"]["limit"], drawing.height, drawing.width)
+    workload = build_workload(config, values, open_architecture)
+    check_unet(workload.model.shape)
+    check_size(workload.model.shape, workload.height, workload.width)
+    limit = resolve_limit(values["prompts"]["limit"], workload.height, workload.width)
     images = len(load_prompts(values["prompts"])) if limit is None else limit
-    return Planned(**vars(drawing), images=images, scored=values["metrics"]["extractor"] is not None)
+    return PlannedRun(workload, images, values["metrics"]["extractor"] is not None)
 
 
-def planned_cells(lines: Sequence[Sequence[str]]) -> list[Planned]:
-    """The cells of command lines, and before them the samples of training size that their scores need, each once."""
-    found: list[Planned] = []
-    base: dict[Any, Planned] = {}
+def planned_runs(lines: Sequence[Sequence[str]]) -> list[PlannedRun]:
+    """The runs of command lines, after the base samples that their scores need, each once."""
+    found: list[PlannedRun] = []
+    base: dict[Any, PlannedRun] = {}
     for line in lines:
-        drawing = read_planned(line)
-        found.append(drawing)
-        if drawing.scored:
-            sampled = read_planned(base_overrides(line, drawing.images))
-            key = sampled.model.source, sampled.sampler
-            base[key] = max(base.get(key, sampled), sampled, key=lambda each: each.images)
-    return [*base.values(), *(drawing for drawing in found if drawing not in base.values())]
+        run = read_planned(line)
+        found.append(run)
+        if run.scored:
+            needed = PlannedRun(base_workload(run.workload), run.images, scored=False)
+            key = needed.workload.model.source
+            base[key] = max(base.get(key, needed), needed, key=lambda each: each.images)
+    return [*base.values(), *found]
 
 
-def call_cost(drawing: Drawing, calls: Calls) -> Cost:
-    """What one of these calls costs."""
-    pipe, tokens = drawing.model.pipe, tokens_of(drawing.model)
+def call_cost(workload: Workload, calls: Calls) -> Cost:
+    """Cost of one of these calls."""
+    pipe, tokens = workload.model.shape, tokens_of(workload.model)
     with fake:
         inputs = unet_inputs(pipe.unet, calls.samples, calls.height, calls.width, tokens)
     if calls.differentiated:
         with fake:
             return cost_of(partial(differentiate, pipe, inputs), pipe.unet)
-    on, method = calls.timestep is not None, drawing.method
-    enabled: Any = method.enable(pipe, height=drawing.height, width=drawing.width) if on else nullcontext()  # type: ignore[attr-defined]
+    on, method = calls.timestep is not None, workload.method
+    enabled: Any = method.enable(pipe, height=workload.height, width=workload.width) if on else nullcontext()  # type: ignore[attr-defined]
     with enabled, fake, torch.no_grad():
         return cost_of(partial(pipe.unet, timestep=calls.timestep or 0.0, **inputs), pipe.unet)
 
 
 def differentiate(pipe: Any, inputs: dict[str, Any]) -> None:
-    """The gradient of the decoded prediction by the latent, as SyncDiffusion takes it."""
+    """The gradient of the decoded prediction with respect to the latent, as SyncDiffusion computes it."""
     inputs["sample"].requires_grad_()
     prediction = pipe.unet(**inputs, timestep=0.0).sample
-    picture = pipe.vae.decode(prediction.chunk(2)[0].to(pipe.vae.dtype)).sample
-    picture.sum().backward()
+    decoded = pipe.vae.decode(prediction.chunk(2)[0].to(pipe.vae.dtype)).sample
+    decoded.sum().backward()
 
 
-def decoding_cost(drawing: Drawing, pictures: int) -> Cost:
-    """What decoding a batch costs."""
-    pipe, factor = drawing.model.pipe, pixels_per_cell(drawing.model.pipe)
-    tiled = drawing.model.tiles(drawing.height, drawing.width)
+def decoding_cost(workload: Workload, images: int) -> Cost:
+    """Cost of decoding a batch."""
+    pipe, factor = workload.model.shape, vae_scale_factor(workload.model.shape)
+    tiled = workload.model.tiles(workload.height, workload.width)
     with fake, torch.no_grad(), tiled_decoding(pipe.vae) if tiled else nullcontext():
-        shape = pictures, pipe.vae.config.latent_channels, drawing.height // factor, drawing.width // factor
+        shape = images, pipe.vae.config.latent_channels, workload.height // factor, workload.width // factor
         return cost_of(partial(pipe.vae.decode, torch.zeros(*shape, dtype=pipe.vae.dtype)), pipe.unet)
 
 
-def plan_cell(drawing: Planned) -> Plan:
-    """ValueError for a method that does not say which calls it makes."""
-    if not hasattr(drawing.method, "calls"):
-        raise ValueError(f"{drawing.method_name} cannot be planned: it does not say its calls (Method.calls)")
-    batch = min(drawing.batch_size, drawing.images)
-    request = Request(["a"] * batch, list(range(batch)), drawing.height, drawing.width, drawing.sampler)
-    calls = drawing.method.calls(drawing.model.pipe, request)
-    costs = [(each.times, call_cost(drawing, each)) for each in calls]
-    costs.append((1, decoding_cost(drawing, batch)))
+def plan_run(run: PlannedRun) -> Plan:
+    """The plan of one run; ValueError for a method that does not say which calls it makes."""
+    workload = run.workload
+    if not hasattr(workload.method, "calls"):
+        raise ValueError(f"{workload.method_name} cannot be planned: it does not define its calls (Method.calls)")
+    batch = min(workload.batch_size, run.images)
+    request = Request(["a"] * batch, list(range(batch)), workload.height, workload.width, workload.sampler)
+    calls = workload.method.calls(workload.model.shape, request)
+    costs = [(each.times, call_cost(workload, each)) for each in calls]
+    costs.append((1, decoding_cost(workload, batch)))
     weights = sum(
         parameter.nbytes
-        for part in drawing.model.pipe.components.values()
+        for part in workload.model.shape.components.values()
         if isinstance(part, torch.nn.Module)
         for parameter in part.parameters()
     )
     return Plan(
-        drawing=drawing,
+        run=run,
         evaluations=sum(times * cost.evaluations for times, cost in costs) / batch,
         operations=tuple((cost.flops, times * cost.flops / batch) for times, cost in costs),
         memory=weights + max(cost.memory for _, cost in costs),
     )
 
 
-def brief(value: float) -> str:
-    """Three digits, and thousands that can be read."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def shown(plan: Plan, seconds: float) -> dict[str, str]:
-    """One line of the table."""
-    drawing = plan.drawing
-    return {
-        "resolution": f"{drawing.resolution} {drawing.height}x{drawing.width}",
-        "method": drawing.method_name,
-        "images": f"{drawing.images}",
-        "U-Net evals": f"{plan.evaluations:.0f}",
-        "TFLOPs/image": brief(plan.flops / 1e12),
-        "memory GB": brief(plan.memory / 1e9) + (" !" if plan.memory > device_memory() else ""),
-        "disk GB": brief(plan.disk / 1e9),
-        "s/image": brief(seconds),
-        "hours": brief(seconds * drawing.images / 3600),
-    }
-
-
-def plan(lines: Sequence[Sequence[str]]) -> str:
-    """A table of what these cells would take, and what they would take together."""
+def plan_text(lines: Sequence[Sequence[str]]) -> str:
+    """A table of what the runs of these command lines would cost, and their sum; ValueError if none can be planned."""
     planned: list[Plan] = []
     refused: list[str] = []
-    for drawing in tqdm(planned_cells(lines), desc="plan", unit="cell", leave=False):
+    for run in tqdm(planned_runs(lines), desc="plan", unit="run", leave=False):
         try:
-            planned.append(plan_cell(drawing))
+            planned.append(plan_run(run))
         except ValueError as error:
             refused.append(str(error))
     if not planned:
         raise ValueError("; ".join(refused))
     probes: dict[Any, Probe] = {}
-    for model in {plan.drawing.model.source: plan.drawing.model for plan in planned}.values():
-        sides = [max(p.drawing.height, p.drawing.width) for p in planned if p.drawing.model is model]
-        probes[model.source] = probe(model, max(sides) // pixels_per_cell(model.pipe))
-    seconds = [probes[p.drawing.model.source].seconds(p.operations) for p in planned]
-    rows = [shown(p, s) for p, s in zip(planned, seconds, strict=True)]
-    table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
-    hours = sum(s * p.drawing.images for p, s in zip(planned, seconds, strict=True)) / 3600
-    return "\n".join([table, "", *notes(planned, probes, hours), *refused])
+    for model in {plan.run.workload.model.source: plan.run.workload.model for plan in planned}.values():
+        alike = [p.run.workload for p in planned if p.run.workload.model.source == model.source]
+        side = max(max(workload.height, workload.width) for workload in alike)
+        probes[model.source] = probe(model, side // vae_scale_factor(model.shape))
+    seconds = [probes[p.run.workload.model.source].seconds(p.operations) for p in planned]
+    table = pd.DataFrame([table_row(p, s) for p, s in zip(planned, seconds, strict=True)])
+    hours = sum(s * p.run.images for p, s in zip(planned, seconds, strict=True)) / 3600
+    shown = table.to_markdown(index=False, disable_numparse=True)
+    return "\n".join([shown, "", *notes(planned, probes, hours), *refused])
+
+
+def table_row(plan: Plan, seconds: float) -> dict[str, str]:
+    workload = plan.run.workload
+    return {
+        "resolution": f"{workload.resolution} {workload.height}x{workload.width}",
+        "method": workload.method_name,
+        "images": f"{plan.run.images}",
+        "U-Net evals": f"{plan.evaluations:.0f}",
+        "TFLOPs/image": brief(plan.flops / 1e12),
+        "memory GB": brief(plan.memory / 1e9) + (" !" if plan.memory > device_memory() else ""),
+        "disk GB": brief(plan.disk / 1e9),
+        "s/image": brief(seconds),
+        "hours": brief(seconds * plan.run.images / 3600),
+    }
+
+
+def brief(value: float) -> str:
+    """Three significant digits, and separators for thousands."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def notes(planned: Sequence[Plan], probes: dict[Any, Probe], hours: float) -> list[str]:
-    """What the numbers of the table mean on this machine."""
+    """The sum, and what the numbers of the table mean on this machine."""
     device, room = device_name(), f"{device_memory() / 1e9:.0f} GB"
-    found = [f"Together: {brief(hours)} hours, {brief(sum(p.disk for p in planned) / 1e9)} GB of disk at most."]
+    found = [f"Total: {brief(hours)} hours, {brief(sum(p.disk for p in planned) / 1e9)} GB of disk at most."]
     for source, made in probes.items():
-        dtype = next(p.drawing.model.dtype for p in planned if p.drawing.model.source == source)
+        dtype = next(p.run.workload.model.dtype for p in planned if p.run.workload.model.source == source)
         if made.timed:
             flops, seconds = made.timed[-1]
-            rate = f"{brief(flops / seconds / 1e12)} TFLOP/s on a pair of {made.largest}x{made.largest} cells"
-            found.append(f"{source.name} on {device} in {dtype}: {rate}; larger calls are reckoned at that rate.")
+            size = f"{made.largest}x{made.largest}"
+            rate = f"{brief(flops / seconds / 1e12)} TFLOP/s on a guidance pair with latents of {size}"
+            found.append(f"{source.name} on {device} in {dtype}: {rate}; larger calls are extrapolated at that rate.")
         else:
             found.append(f"{source.name} does not fit into the {room} of {device}: not timed.")
     if any(p.memory > device_memory() for p in planned):
         found.append(f"!: more than the {room} of {device}.")
-    found.append("Memory is of weights and tensors in one process; scoring, and prompts into text, are not counted.")
+    found.append("Memory covers weights and tensors of one process; scoring and text encoding are not counted.")
     return found

@@ -1,4 +1,4 @@
-"""How fast this machine is: timed calls of a model's U-Net at its true size, with weights that mean nothing."""
+"""The speed of this machine: timed calls of a model's U-Net at its true size, with constant weights."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ import psutil
 import torch
 
 from experiments.cost.counting import cost_of, unet_inputs
-from experiments.setup.architecture import default_dtype, fake
-from experiments.setup.models import LoadedModel
+from experiments.setup.architecture import Model, default_dtype, fake
 
-SECONDS = 10.0  # a call that would take longer is not made
-SMALLEST = 16  # cells of a side
-SHARE = 0.8  # of the memory that a probe may take
+SECONDS = 10.0  # calls expected to take longer are not made
+SMALLEST = 16  # side of the latent
+SHARE = 0.8  # of the memory that a probe may use
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Timed calls of a U-Net: (floating-point operations, seconds) of each, none where its weights do not fit; and the
-    cells of a side of the largest.
+    """Timed calls of a U-Net: (FLOPs, seconds) of each, none if its weights do not fit; and the latent side of the
+    largest.
     """
 
     timed: tuple[tuple[float, float], ...]
     largest: int
 
     def seconds(self, operations: Sequence[tuple[float, float]]) -> float:
-        """Of (operations of one call, of all such calls): each at the rate of the timed call of nearest size."""
+        """Estimated for (FLOPs of one call, of all such calls): each at the rate of the timed call of nearest size."""
 
         def rate(flops: float) -> float:
             timed, seconds = min(self.timed, key=lambda timed: abs(math.log(timed[0] / flops)))
@@ -52,7 +51,7 @@ def device_memory() -> int:
 
 
 def empty_unet(shape: Any, dtype: torch.dtype) -> torch.nn.Module:
-    """A U-Net of this shape on the device. Its weights are alike, which no operation minds."""
+    """A U-Net of this architecture on the device, with constant weights."""
     with torch.device("meta"), default_dtype(dtype):
         unet = type(shape).from_config(shape.config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -62,11 +61,11 @@ def empty_unet(shape: Any, dtype: torch.dtype) -> torch.nn.Module:
     return unet
 
 
-def probe(model: LoadedModel, largest: int) -> Probe:
-    """Time calls on a guidance pair, each with twice the cells a side of the one before, up to ``largest`` or to what
-    time and memory allow.
+def probe(model: Model, largest: int) -> Probe:
+    """Time calls on a guidance pair at doubling latent sizes, up to side ``largest`` or as far as time and memory
+    allow.
     """
-    shape, dtype = model.pipe.unet, getattr(torch, model.dtype)
+    shape, dtype = model.shape.unet, getattr(torch, model.dtype)
     room = SHARE * device_memory() - sum(parameter.numel() for parameter in shape.parameters()) * dtype.itemsize
     timed: list[tuple[float, float]] = []
     side = reached = 0
@@ -84,14 +83,14 @@ def probe(model: LoadedModel, largest: int) -> Probe:
     return Probe(tuple(timed), reached)
 
 
-def tokens_of(model: LoadedModel) -> int:
-    """Of a prompt, padded as the pipeline pads it."""
-    return model.pipe.text_encoder.config.max_position_embeddings
+def tokens_of(model: Model) -> int:
+    """Length of a padded prompt."""
+    return model.shape.text_encoder.config.max_position_embeddings
 
 
 @torch.no_grad()
 def time_call(unet: torch.nn.Module, inputs: dict[str, Any]) -> float:
-    """Seconds of a call, the shorter of two."""
+    """Seconds of a call, the faster of two."""
     found = []
     for _ in range(2):
         started = time.perf_counter()

@@ -1,6 +1,6 @@
 """`python -m experiments.cost.solver`: seconds for a Fréchet distance from statistics, ours and the libraries'.
 
-Ratios are of one run; each time is the shortest of some repeats.
+All are timed in one process; each time is the fastest of several repeats.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from eval.files import write_atomically
 from eval.frechet import features_to_stats, stats_to_fid
-from experiments.sampling.generate import environment
-from experiments.sampling.manifest import write_atomically
 from experiments.setup.command_line import command
+from experiments.setup.identity import environment
 
 
 def solvers(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[], float]]:
@@ -68,7 +68,6 @@ def main(argv: Sequence[str]) -> None:
     }
     about = {"images": arguments.images, "dim": arguments.dim, "threads": torch.get_num_threads(), **environment()}
     text = json.dumps({"environment": about, "solvers": report}, indent=2)
-    arguments.results.mkdir(parents=True, exist_ok=True)
     write_atomically(arguments.results / "benchmark_solver.json", f"{text}\n".encode())
     print(text)
 

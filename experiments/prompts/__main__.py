@@ -1,4 +1,4 @@
-"""`python -m experiments.prompts build SOURCE... --out FILE.jsonl --count N`: a manifest of prompts for prompts=laion.
+"""`python -m experiments.prompts build SOURCE... --out FILE.jsonl --count N`: build a manifest for prompts=laion.
 
 python -m experiments.prompts build metadata/ --count 30000 --min-side 512 --max-punsafe 0.5 --language en
 """
@@ -9,18 +9,20 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.prompts.build import Draw, build_manifest
+from experiments.prompts.build import ManifestSpec, build_manifest
 from experiments.prompts.filters import Filters
 from experiments.setup.command_line import command
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m experiments.prompts", description="Prompts from metadata.")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.prompts", description="Sample prompts from image-text metadata."
+    )
     build = parser.add_subparsers(required=True).add_parser(
         "build",
-        help="draw a manifest",
-        description="Draw a manifest of prompts, the same whatever the order of files and rows; a smaller count gives "
-        "the beginning of a larger one. Rows whose value for a filter is unknown are dropped.",
+        help="build a manifest",
+        description="Build a manifest of prompts. It does not depend on the order of files and rows, and a smaller "
+        "count gives a prefix of a larger one. Rows with an unknown value for a filter are dropped.",
     )
     add = build.add_argument
     add(
@@ -28,19 +30,19 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="SOURCE",
-        help="parquet, csv, tsv, txt, img2dataset's tar, or a folder",
+        help="parquet, csv, tsv or txt file, tar shard of img2dataset, or a folder",
     )
     add("--out", type=Path, default=Path("prompts/laion.jsonl"), metavar="FILE.jsonl")
     add("--count", type=int, required=True, help="number of prompts")
-    add("--seed", type=int, default=0, help="decides which (default: 0)")
-    add("--min-side", type=int, metavar="PIXELS", help="of the shorter side, at least")
-    add("--max-aspect", type=float, metavar="RATIO", help="longer side to shorter side, at most")
-    add("--max-punsafe", type=float, metavar="P", help="probability of being unsafe, below")
-    add("--max-pwatermark", type=float, metavar="P", help="probability of a watermark, below")
-    add("--min-aesthetic", type=float, metavar="SCORE", help="at least")
-    add("--language", nargs="+", default=[], metavar="CODE", help="as in the language column: en")
-    add("--denylist", type=Path, metavar="FILE", help="an id, SHA-256 of a prompt, or url a line")
-    add("--caption-column", metavar="NAME", help="if not text, caption or prompt")
+    add("--seed", type=int, default=0, help="seed of the sample (default: 0)")
+    add("--min-side", type=int, metavar="PIXELS", help="minimum length of the shorter side")
+    add("--max-aspect", type=float, metavar="RATIO", help="maximum ratio of longer to shorter side")
+    add("--max-punsafe", type=float, metavar="P", help="keep rows with a lower probability of being unsafe")
+    add("--max-pwatermark", type=float, metavar="P", help="keep rows with a lower probability of a watermark")
+    add("--min-aesthetic", type=float, metavar="SCORE", help="minimum aesthetic score")
+    add("--language", nargs="+", default=[], metavar="CODE", help="values of the language column, such as en")
+    add("--denylist", type=Path, metavar="FILE", help="one prompt id, SHA-256 of a prompt or url per line")
+    add("--caption-column", metavar="NAME", help="if it is not called text, caption or prompt")
     return parser
 
 
@@ -54,8 +56,10 @@ def main(argv: Sequence[str]) -> None:
         options.min_aesthetic,
         tuple(sorted(options.language)),
     )
-    draw = Draw(tuple(options.sources), options.count, options.seed, filters, options.denylist, options.caption_column)
-    provenance = build_manifest(draw, options.out, progress=True)
+    spec = ManifestSpec(
+        tuple(options.sources), options.count, options.seed, filters, options.denylist, options.caption_column
+    )
+    provenance = build_manifest(spec, options.out, progress=True)
     print(f"{options.out}: {provenance['count']} prompts of {provenance['read']} rows")
 
 

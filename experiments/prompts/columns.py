@@ -1,4 +1,4 @@
-"""One set of column names and types for the metadata of every release."""
+"""Common column names and types for the metadata of all releases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-NAMES = {  # ours: those found in releases, whose case differs, the preferred one first
+NAMES = {  # our name: names in releases (compared without case), preferred first
     "prompt": ("text", "caption", "prompt", "top_caption"),
     "url": ("url", "image_url"),
     "width": ("width",),
@@ -21,16 +21,28 @@ NAMES = {  # ours: those found in releases, whose case differs, the preferred on
     "language": ("language", "lang"),
 }
 TEXTS = ("prompt", "url", "language")
-SCHEMA = pa.schema(  # of every batch; width and height in pixels, float because releases have NaN for unknown
-    [(name, pa.string() if name in TEXTS else pa.float64()) for name in NAMES]
-    + [("image", pa.string()), ("member", pa.string())]  # file of a real picture; its name within, if that is a tar
-)
+# Schema of every batch. Width and height are in pixels, and float because releases mark unknown values as NaN.
+# ``image`` is the file of a real image, ``member`` its name in that file if it is a tar.
+FIELDS = [(name, pa.string() if name in TEXTS else pa.float64()) for name in NAMES]
+SCHEMA = pa.schema([*FIELDS, ("image", pa.string()), ("member", pa.string())])
 NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 
 
 def find_columns(schema: pa.Schema, caption_column: str | None, source: Path) -> dict[str, str]:
-    """Our names of the columns that a source has, with its own; ValueError if it has no captions or an odd type."""
-    theirs = {name.lower(): name for name in reversed(schema.names)}  # of names that differ in case only, the first
+    """Find the columns of a source.
+
+    Args:
+        schema: columns of the source.
+        caption_column: name of the caption column; None finds it among the usual names.
+        source: named in error messages.
+
+    Returns:
+        Our name of each column found -> its name in the source.
+
+    Raises:
+        ValueError: there is no caption column, or a column is ambiguous or has the wrong type.
+    """
+    theirs = {name.lower(): name for name in reversed(schema.names)}  # of names equal up to case, the first
     wanted = NAMES | ({"prompt": (caption_column.lower(),)} if caption_column else {})
     found = {
         ours: next(theirs[name] for name in names if name in theirs)
@@ -63,7 +75,7 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 def normalise_columns(batch: pa.RecordBatch, columns: Mapping[str, str]) -> pa.RecordBatch:
-    """The batch under `SCHEMA`; what the source lacks is null."""
+    """Convert a batch to `SCHEMA`; columns that the source lacks are null."""
     arrays: list[Any] = []
     for field in SCHEMA:
         if field.name not in columns:
@@ -76,12 +88,12 @@ def normalise_columns(batch: pa.RecordBatch, columns: Mapping[str, str]) -> pa.R
 
 
 def as_text(column: pa.Array) -> pa.StringArray:
-    """Any kind of text column; bytes that are not UTF-8 pass."""
+    """Cast any text column to strings, without validating UTF-8."""
     return pc.cast(column, options=pc.CastOptions(pa.string(), allow_invalid_utf8=True))
 
 
 def as_number(column: pa.Array) -> pa.DoubleArray:
-    """Numbers, or text of which what is no number becomes null."""
+    """Cast to float64; text that is not a number becomes null."""
     if is_text(column.type):
         texts = as_text(column)
         column = pc.utf8_trim_whitespace(pc.if_else(pc.match_substring_regex(texts, NUMBER), texts, None))

@@ -1,4 +1,4 @@
-"""The prompts of a run: a smaller limit is a prefix, so it never changes a picture."""
+"""The prompts of a run. A smaller limit selects a prefix, so it never changes an image."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.scenes.render import Scene, sample_scenes
+from experiments.scenes.renderer.scene import Scene, sample_scenes
 
-FILE_NAME = re.compile(r"[A-Za-z0-9_-]+")  # an id names a picture
+ID = re.compile(r"[A-Za-z0-9_-]+")  # ids become file names
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt; ``scene`` is what it describes in the embedded world."""
+    """One prompt. ``scene`` is the scene that it describes, for prompts of the embedded world."""
 
     id: str
     text: str
@@ -24,67 +24,94 @@ class Prompt:
 
 
 def load_prompts(source: dict[str, Any]) -> list[Prompt]:
-    """The prompts of a `prompts` node of the configuration; ValueError if there is none."""
+    """Load the prompts of a run.
+
+    Args:
+        source: the `prompts` node of the configuration: ``source`` ("scenes", "manifest" or "file"), ``limit``, and
+            ``seed`` of scenes or ``path`` of a file.
+
+    Raises:
+        FileNotFoundError: no file at ``path``.
+        ValueError: the file is damaged or has too few prompts, or the limit is missing or below 1.
+    """
     limit = source.get("limit")
     if limit is not None and limit < 1:
         raise ValueError(f"prompts.limit must be at least 1, not {limit}")
     if source["source"] == "scenes":
-        scenes = sample_scenes(int(source["limit"]), source["seed"])
+        if limit is None:
+            raise ValueError("prompts.limit must be a number for prompts=scenes, whose captions never end")
+        scenes = sample_scenes(int(limit), source["seed"])
         return [Prompt(f"{i:06d}", scene.caption, scene) for i, scene in enumerate(scenes)]
+    if source.get("path") is None:
+        raise ValueError("prompts.path is missing: a manifest, or a text file with one prompt per line")
     if source["source"] == "manifest":
         return read_manifest(Path(source["path"]), limit)
-    lines = [line.strip() for line in Path(source["path"]).read_text(encoding="utf-8").splitlines()]
+    return read_lines(Path(source["path"]), limit)
+
+
+def read_lines(path: Path, limit: int | None) -> list[Prompt]:
+    """The first ``limit`` prompts of a text file with one prompt per line, ignoring empty lines."""
+    lines = [line.strip() for line in file_bytes(path).decode("utf-8").splitlines()]
     texts = [line for line in lines if line][:limit]
     if not texts:
-        raise ValueError(f"{source['path']} holds no prompt: write one a line")
+        raise ValueError(f"{path} contains no prompts: write one per line")
     return [Prompt(f"{i:06d}", text) for i, text in enumerate(texts)]
 
 
 def read_manifest(path: Path, limit: int | None) -> list[Prompt]:
-    """The first ``limit`` prompts of a manifest; ValueError for a broken line, a repeated id, or too few lines."""
+    """The first ``limit`` prompts of a manifest; ValueError for a damaged line, a repeated id or too few lines."""
     prompts: dict[str, Prompt] = {}
     for number, line in enumerate(manifest_bytes(path).splitlines()[:limit], start=1):
         prompt = parse_prompt(line)
         if prompt is None:
-            raise ValueError(f"line {number} of {path} has no id (letters, digits, - and _) or no prompt")
+            raise ValueError(f"line {number} of {path} has no valid id (letters, digits, - and _) or no prompt")
         if prompt.id in prompts:
             raise ValueError(f"line {number} of {path} repeats the id {prompt.id}")
         prompts[prompt.id] = prompt
     if len(prompts) < (limit or 1):
-        raise ValueError(f"{path} holds {len(prompts)} prompts: set prompts.limit to no more, or build a larger one")
+        raise ValueError(f"{path} contains {len(prompts)} prompts: lower prompts.limit or build a larger manifest")
     return list(prompts.values())
 
 
 def parse_prompt(line: bytes) -> Prompt | None:
-    """The prompt of a line of a manifest, None if it is broken."""
+    """Parse a line of a manifest; None if it is damaged."""
     try:
         row = json.loads(line)
-        whole = bool(FILE_NAME.fullmatch(row["id"])) and isinstance(row["prompt"], str)
+        valid = bool(ID.fullmatch(row["id"])) and isinstance(row["prompt"], str)
     except (ValueError, TypeError, KeyError):
         return None
-    return Prompt(row["id"], row["prompt"]) if whole else None
+    return Prompt(row["id"], row["prompt"]) if valid else None
 
 
 def manifest_bytes(path: Path) -> bytes:
     if not path.is_file():
         raise FileNotFoundError(
-            f"no prompt manifest at {path}: make one with python -m experiments.prompts build SOURCE --out {path}"
+            f"no prompt manifest at {path} (prompts.path): build one with"
+            f" python -m experiments.prompts build SOURCE --out {path}"
         )
     return path.read_bytes()
 
 
+def file_bytes(path: Path) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"no prompts file at {path}: set prompts.path to a text file with one prompt per line")
+    return path.read_bytes()
+
+
 def prompts_identity(source: dict[str, Any]) -> dict[str, Any]:
-    """What decides the prompts, without the limit."""
+    """Everything that determines the prompts of a `prompts` node, except their number."""
     if source["source"] == "scenes":
         return {"source": "scenes", "seed": source["seed"]}
     if source["source"] == "manifest":
         return {"source": "manifest", "sha256": manifest_identity(Path(source["path"]))}
-    return {"source": "file", "sha256": hashlib.sha256(Path(source["path"]).read_bytes()).hexdigest()}
+    return {"source": "file", "sha256": hashlib.sha256(file_bytes(Path(source["path"]))).hexdigest()}
 
 
 def manifest_identity(path: Path) -> str:
-    """What the manifest was drawn from and how, but not how many: a longer one from the same draw continues a run.
-    Without provenance beside it, the hash of the file. ValueError if the provenance is of another file.
+    """The identity in the manifest's provenance, or the hash of the file if there is no provenance.
+
+    The identity covers what the manifest was sampled from and how, but not its length: a longer manifest from the
+    same sources continues a run. ValueError if the provenance describes another file.
     """
     digest = hashlib.sha256(manifest_bytes(path)).hexdigest()
     provenance_path = path.with_suffix(".json")
@@ -96,10 +123,10 @@ def manifest_identity(path: Path) -> str:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{provenance_path} is not the provenance of {path}: build the manifest again") from error
     if recorded != digest:
-        raise ValueError(f"{path} is not the file that {provenance_path} describes: build the manifest again")
+        raise ValueError(f"{provenance_path} does not describe {path}, which has changed: build the manifest again")
     return identity
 
 
 def prompt_seed(run_seed: int, prompt_id: str) -> int:
-    """Seed of a prompt's picture, 0 to 2^63 - 1, from sha256."""
+    """Seed of a prompt's image, 0 to 2^63 - 1: the first 63 bits of the SHA-256 of "SEED:ID"."""
     return int.from_bytes(hashlib.sha256(f"{run_seed}:{prompt_id}".encode()).digest()[:8], "big") >> 1

@@ -1,7 +1,11 @@
-"""A sample that depends on neither the order of files nor that of rows, and whose smaller sizes are its prefixes.
+"""Sample captions independently of the order of files and rows; smaller samples are prefixes of larger ones.
 
-A row's rank is a hash of its caption, keyed by the seed; the sample of n is the n smallest ranks. Captions that are
-the same up to the case of ASCII letters have one rank, so removing duplicates is keeping each rank once.
+The rank of a row is a keyed hash of its caption, and a sample of n holds the n smallest ranks. Captions that are equal
+up to the case of ASCII letters share a rank, so duplicates are removed by keeping each rank once.
+
+The hash determines the prompts of a manifest. It is defined here in integer arithmetic, because a library might change
+its own: h starts as the key; for each eight bytes w of the string (A to Z in lower case, little-endian, the last ones
+padded with zeros) h becomes mix(h ^ w); the hash is mix(h ^ length in bytes).
 """
 
 from __future__ import annotations
@@ -14,42 +18,76 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from experiments.prompts.hashing import hash_strings
-
-AT_ONCE = 1 << 16  # rows
+BATCH_ROWS = 1 << 16
 RANK = pa.field("rank", pa.uint64())
 COPIES = pa.field("copies", pa.int64())
+WORD = 8  # bytes
+WORD_MASKS = np.array([(1 << 8 * n) - 1 for n in range(WORD + 1)], np.uint64)  # keep the first n bytes of a word
+
+
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The output function of SplitMix64 (Steele, Lea & Flood, 2014), a bijection of 64-bit integers."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def lower_case(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Convert A to Z to lower case; these bytes never occur inside a multi-byte UTF-8 sequence."""
+    is_upper = data - np.uint8(ord("A")) < 26  # smaller bytes wrap around
+    return data + 32 * is_upper.view(np.uint8)
+
+
+def hash_strings(strings: pa.StringArray, key: int) -> NDArray[np.uint64]:
+    """Keyed 64-bit hashes (N,) of N strings without nulls."""
+    _, offset_buffer, data_buffer = strings.buffers()
+    offsets = np.frombuffer(offset_buffer, np.int32)[strings.offset : strings.offset + len(strings) + 1]
+    data = np.frombuffer(data_buffer or b"", np.uint8)[offsets[0] : offsets[-1]]
+    padded = np.concatenate([lower_case(data), np.zeros(WORD, np.uint8)])
+    word_at = np.ndarray(len(data) + 1, "<u8", padded, strides=(1,))  # overlapping words, one for each start byte
+    starts, lengths = (offsets[:-1] - offsets[0]).astype(np.int64), np.diff(offsets)
+    hashes = np.full(len(strings), key, np.uint64)
+    rows = np.arange(len(strings))
+    for position in range(0, int(lengths.max(initial=0)), WORD):
+        rows = rows[lengths[rows] > position]
+        mask = WORD_MASKS[np.minimum(lengths[rows] - position, WORD)]
+        hashes[rows] = mix(hashes[rows] ^ (word_at[starts[rows] + position] & mask))
+    return mix(hashes ^ lengths.astype(np.uint64))
 
 
 def rank_captions(captions: pa.StringArray, seed: int) -> NDArray[np.uint64]:
-    """(N,) ranks of N captions, none of them null."""
+    """Ranks (N,) of N captions without nulls."""
     key = int.from_bytes(hashlib.sha256(f"prompts:{seed}".encode()).digest()[:8], "little")
     return hash_strings(captions, key)
 
 
 def smallest_ranks(batches: Iterable[pa.RecordBatch], count: int, seed: int) -> pa.Table:
-    """The rows of the ``count`` smallest ranks in their order, or all if there are fewer, with ``rank`` and
-    ``copies``, the number of rows that share it. Never holds more than some multiple of ``count`` rows.
+    """Select the rows with the ``count`` smallest ranks, or all rows if there are fewer.
+
+    Memory is bounded by a multiple of ``count`` rows.
+
+    Returns:
+        The rows in the order of their ranks, with ``rank`` and ``copies``, the number of rows that share the rank.
     """
-    waiting: list[pa.Table] = []
+    candidates: list[pa.Table] = []
     rows, largest = 0, np.uint64(2**64 - 1)
-    for batch in made_ahead(batches):
+    for batch in prefetch(batches):
         ranks = rank_captions(batch.column("prompt"), seed)
-        candidates = ranks <= largest
-        chosen = pa.Table.from_batches([batch.filter(pa.array(candidates))])
-        chosen = chosen.append_column(RANK, pa.array(ranks[candidates]))
-        waiting.append(chosen.append_column(COPIES, pa.array(np.ones(len(chosen), np.int64))))
-        rows += len(chosen)
-        if rows >= 2 * count + AT_ONCE:
-            waiting = [first_of_each_rank(waiting, count)]
-            rows = len(waiting[0])
+        small = ranks <= largest
+        table = pa.Table.from_batches([batch.filter(pa.array(small))])
+        table = table.append_column(RANK, pa.array(ranks[small]))
+        candidates.append(table.append_column(COPIES, pa.array(np.ones(len(table), np.int64))))
+        rows += len(table)
+        if rows >= 2 * count + BATCH_ROWS:
+            candidates = [first_of_each_rank(candidates, count)]
+            rows = len(candidates[0])
             if rows == count:
-                largest = waiting[0]["rank"][-1].as_py()
-    return first_of_each_rank(waiting, count) if waiting else pa.table({})
+                largest = candidates[0]["rank"][-1].as_py()
+    return first_of_each_rank(candidates, count) if candidates else pa.table({})
 
 
-def made_ahead(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same batches; while one is worked on, another thread makes the next."""
+def prefetch(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the same batches, preparing the next one in a thread."""
     iterator = iter(batches)
     with ThreadPoolExecutor(1) as pool:
         upcoming = pool.submit(next, iterator, None)
@@ -59,7 +97,7 @@ def made_ahead(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def first_of_each_rank(tables: list[pa.Table], count: int) -> pa.Table:
-    """Of rows with equal ranks the first in the order of all their values, which no order of reading changes."""
+    """Merge tables, keeping one row for each rank: the smallest by all its values, which the order cannot change."""
     table = pa.concat_tables(tables)
     others = [name for name in table.column_names if name not in ("rank", "copies")]
     table = table.sort_by([(name, "ascending") for name in ("rank", *others)])

@@ -1,4 +1,4 @@
-"""Captions as prompts: without HTML, with single spaces."""
+"""Clean captions: remove HTML tags, decode entities, collapse whitespace."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-LONGEST = 4096  # bytes; CLIP reads 77 tokens
+MAX_CAPTION_BYTES = 4096  # far more than the 77 tokens that CLIP reads
 TAG = re.compile(r"</?[A-Za-z][^<>]*>|<!--.*?-->", re.DOTALL)
-# What `clean_caption` may change: markup, any whitespace (as str.split has it) but a single space, a space at an end.
-MAY_CHANGE = (
+# Matches every caption that `clean_caption` changes: markup, whitespace (as defined by str.split) other than single
+# spaces, and leading or trailing spaces.
+NEEDS_CLEANING = (
     r"[<&\t-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]|  |^ | $"
 )
 
 
 def clean_caption(text: str) -> str:
-    """One caption without tags, entities decoded, whitespace collapsed."""
+    """Remove tags, decode entities and collapse whitespace."""
     return " ".join(html.unescape(TAG.sub(" ", text)).split())
 
 
 def clean_captions(captions: pa.StringArray) -> pa.StringArray:
-    """`clean_caption` of each caption. Most are clean as they are, so only the others pass through Python."""
-    dirty = pc.fill_null(pc.match_substring_regex(captions, MAY_CHANGE), False)
+    """Apply `clean_caption` to each caption. Most are clean already; only the others pass through Python."""
+    dirty = pc.fill_null(pc.match_substring_regex(captions, NEEDS_CLEANING), False)
     cleaned = [clean_caption(text) for text in captions.filter(dirty).to_pylist()]
     return pc.replace_with_mask(captions, dirty, pa.array(cleaned, pa.string())) if cleaned else captions
 
 
 def is_utf8(texts: pa.StringArray) -> NDArray[np.bool_]:
-    """(N,) whether each text's bytes are UTF-8, which file formats declare and do not check; true for null."""
+    """Whether each text is valid UTF-8 (N,), true for null. File formats declare the encoding but do not check it."""
     try:
         texts.validate(full=True)
     except pa.ArrowInvalid:

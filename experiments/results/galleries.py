@@ -1,4 +1,4 @@
-"""Grids of pictures: prompts by methods with the same seeds, whole, and the same region of each enlarged."""
+"""Grids of images: prompts by methods with the same seeds, whole, and the same region of each enlarged."""
 
 from __future__ import annotations
 
@@ -6,69 +6,72 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.Image import Image as PILImage
 
+from eval.files import open_atomically
 from experiments.results.reading import Column, shared_records
 
 PROMPTS = 6
 ZOOM_PROMPTS = 3
-REGION = (0.18, 0.14, 0.36)  # top, left and side of what is enlarged, as shares of the picture
-HEIGHT, GAP, LINE = 256, 10, 30  # pixels: of a picture, between pictures, of a line of text
+REGION = (0.18, 0.14, 0.36)  # top, left and side of what is enlarged, relative to the image
+HEIGHT, GAP, LINE = 256, 10, 30  # pixels: of an image, between images, of a line of text
 FONT = ImageFont.load_default(18)
 
-Rows = Sequence[tuple[str, Sequence[Sequence[Image.Image]]]]
+Rows = Sequence[tuple[str, Sequence[Sequence[PILImage]]]]
 
 
 def write_grid(titles: Sequence[str], rows: Rows, path: Path) -> None:
-    """Write lines of pictures under the titles of their columns; ``rows`` are (prompt, its lines of pictures), the
+    """Write lines of images under the titles of their columns; ``rows`` are (prompt, its lines of images), the
     prompt stands below.
     """
-    widths = [picture.width for picture in rows[0][1][0]]
-    lines = sum(len(pictures) for _, pictures in rows)
+    widths = [image.width for image in rows[0][1][0]]
+    lines = sum(len(images) for _, images in rows)
     size = sum(widths) + GAP * (len(widths) - 1), LINE + lines * (HEIGHT + GAP) + LINE * len(rows)
     canvas = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(canvas)
+    pen = ImageDraw.Draw(canvas)
     lefts = [sum(widths[:column]) + GAP * column for column in range(len(widths))]
     for left, width, title in zip(lefts, widths, titles, strict=True):
-        draw.text((left + width / 2, LINE / 2), title.replace("_", " "), fill="black", font=FONT, anchor="mm")
+        pen.text((left + width / 2, LINE / 2), title.replace("_", " "), fill="black", font=FONT, anchor="mm")
     top = LINE
-    for prompt, pictures in rows:
-        for line in pictures:
-            for left, picture in zip(lefts, line, strict=True):
-                canvas.paste(picture, (left, top))
+    for prompt, images in rows:
+        for line in images:
+            for left, image in zip(lefts, line, strict=True):
+                canvas.paste(image, (left, top))
             top += HEIGHT + GAP
-        draw.text((0, top - GAP / 2), prompt, fill="black", font=FONT)
+        pen.text((0, top - GAP / 2), prompt, fill="black", font=FONT)
         top += LINE
-    canvas.save(path)
+    with open_atomically(path) as file:
+        canvas.save(file, format="PNG")
 
 
-def at_height(picture: Image.Image, filter_: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
-    """The picture at the height of the grid."""
-    return picture.convert("RGB").resize((round(HEIGHT * picture.width / picture.height), HEIGHT), filter_)
+def at_height(image: PILImage, filter_: Image.Resampling = Image.Resampling.LANCZOS) -> PILImage:
+    """The image at the height of the grid."""
+    return image.convert("RGB").resize((round(HEIGHT * image.width / image.height), HEIGHT), filter_)
 
 
 def region(height: int, width: int) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) in pixels of what is enlarged, with the picture's own aspect."""
+    """(left, top, right, bottom) in pixels of what is enlarged, with the image's own aspect."""
     top, left, side = REGION
     return round(left * width), round(top * height), round((left + side) * width), round((top + side) * height)
 
 
-def framed(picture: Image.Image) -> Image.Image:
-    """The picture at the height of the grid, with a frame around the region that is enlarged."""
-    shown = at_height(picture)
+def framed(image: PILImage) -> PILImage:
+    """The image at the height of the grid, with a frame around the region that is enlarged."""
+    shown = at_height(image)
     left, top, right, bottom = region(shown.height, shown.width)
-    draw = ImageDraw.Draw(shown)
-    draw.rectangle((left - 2, top - 2, right + 2, bottom + 2), outline="white", width=5)
-    draw.rectangle((left, top, right, bottom), outline="black", width=1)
+    pen = ImageDraw.Draw(shown)
+    pen.rectangle((left - 2, top - 2, right + 2, bottom + 2), outline="white", width=5)
+    pen.rectangle((left, top, right, bottom), outline="black", width=1)
     return shown
 
 
-def enlarged(picture: Image.Image) -> Image.Image:
+def enlarged(image: PILImage) -> PILImage:
     """The region with its pixels as they are, at the height of the grid."""
-    return at_height(picture.crop(region(picture.height, picture.width)), Image.Resampling.NEAREST)
+    return at_height(image.crop(region(image.height, image.width)), Image.Resampling.NEAREST)
 
 
-def read_pictures(columns: Sequence[Column], prompts: int) -> list[tuple[str, list[Image.Image]]]:
-    """(prompt, its picture in each column) for the first prompts that all columns have."""
+def read_images(columns: Sequence[Column], prompts: int) -> list[tuple[str, list[PILImage]]]:
+    """(prompt, its image in each column) for the first prompts that all columns have."""
     folders = [folder for _, folder in columns]
     return [
         (records[0].prompt, [Image.open(folder / r.file) for folder, r in zip(folders, records, strict=True)])
@@ -77,13 +80,13 @@ def read_pictures(columns: Sequence[Column], prompts: int) -> list[tuple[str, li
 
 
 def write_gallery(columns: Sequence[Column], path: Path, prompts: int = PROMPTS) -> None:
-    """One row for each of the first prompts, one column for each run, pictures of one height."""
-    rows = [(prompt, [[at_height(p) for p in line]]) for prompt, line in read_pictures(columns, prompts)]
+    """One row for each of the first prompts, one column for each run, images of one height."""
+    rows = [(prompt, [[at_height(p) for p in line]]) for prompt, line in read_images(columns, prompts)]
     write_grid([title for title, _ in columns], rows, path)
 
 
 def write_zoom(columns: Sequence[Column], path: Path, prompts: int = ZOOM_PROMPTS) -> None:
-    """Two lines for each of the first prompts: the pictures with a frame around a region, and that region enlarged."""
-    pictures = read_pictures(columns, prompts)
-    rows = [(prompt, [[framed(p) for p in line], [enlarged(p) for p in line]]) for prompt, line in pictures]
+    """Two lines for each of the first prompts: the images with a frame around a region, and that region enlarged."""
+    images = read_images(columns, prompts)
+    rows = [(prompt, [[framed(p) for p in line], [enlarged(p) for p in line]]) for prompt, line in images]
     write_grid([title for title, _ in columns], rows, path)

@@ -1,7 +1,4 @@
-"""`python -m experiments.results.html [overrides]`: tables, charts and pictures of all finished experiments in one file,
-``<results>/report.html``, which needs no network and no other file. It reads results and run folders, and draws
-nothing.
-"""
+"""The HTML report: tables, charts and images of finished experiments in one file that needs no network."""
 
 from __future__ import annotations
 
@@ -20,102 +17,42 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from experiments.results.html_table import headlines, table_view
 from experiments.results.plots import ablation, charts, score_title
 from experiments.results.reading import (
     Column,
     gallery_columns,
     read_description,
     read_run,
+    read_scores,
     read_table,
-    row_labels,
     run_folders,
     score_files,
     shared_records,
 )
-from experiments.results.score_table import COSTS, SCORES, SHARES, read_scores
+from experiments.results.score_table import prompt_counts
 from experiments.results.style import chart_svg, method_style
-from experiments.sampling.manifest import write_atomically
-from experiments.setup.command_line import command
-from experiments.setup.config import CONF, compose_config
-from experiments.setup.grid import read_experiment
 
 TEMPLATES = Path(__file__).with_name("templates")
 PROMPTS = {True: 8, False: 4}  # shown of the main table, of an ablation
-PIXELS = 24_000_000  # of all pictures together: 7 to 14 MB in the page, so that it can be sent around
+PIXELS = 24_000_000  # of all images together: 7 to 14 MB in the page, so that it can be shared
 TITLES = {"table1": "The table"}
-HEADLINES = {"fid_r": "FID_r", "repetition": "copies beyond one", "seconds_per_image": "seconds per image"}
 QUALITY = 92  # artefacts of methods must not drown in those of compression
 
-Cells = dict[str, dict[str, Any]]
 
-
-def embed_picture(path: Path, pixels: float) -> str:
-    """A data URI of the picture as WebP, reduced to ``pixels`` if it has more."""
-    with Image.open(path) as picture:
-        scale = min(1.0, math.sqrt(pixels / (picture.width * picture.height)))
-        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+def embed_image(path: Path, pixels: float) -> str:
+    """A data URI of the image as WebP, downsampled to ``pixels`` if it has more."""
+    with Image.open(path) as image:
+        scale = min(1.0, math.sqrt(pixels / (image.width * image.height)))
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         stream = io.BytesIO()
-        picture.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(stream, "WEBP", quality=QUALITY)
+        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(stream, "WEBP", quality=QUALITY)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def number(value: float, digits: int, error: float | None = None, best: bool = False) -> dict[str, Any]:
-    """A cell of a table: what to sort by (empty: nothing was measured), what to show."""
-    if pd.isna(value):
-        return {"value": "", "text": "–", "error": "", "best": False}
-    spread = "" if error is None or pd.isna(error) else f"± {error:.{digits}f}"
-    return {
-        "value": repr(float(value)),
-        "text": f"{value:.{digits}f}".replace("-", "−"),
-        "error": spread,
-        "best": bool(best),
-    }
-
-
-def table_cells(row: dict[str, Any], names: Iterable[str]) -> Cells:
-    """The numbers of one row, by the name of their column."""
-    cells = {}
-    for name in names:
-        if name in SCORES:
-            digits = 3 if name.startswith("kid") else 2
-            cells[name] = number(row[name], digits, row[f"{name}_se"], row[f"{name}_best"])
-        elif name in SHARES:
-            cells[name] = number(row[name], 2)
-            cells[name]["text"] = f"{row[name]:.0%}" if cells[name]["value"] else "–"
-        else:
-            cells[name] = number(row[name], 1 if name == "seconds_per_image" else 0)
-    return cells
-
-
-def table_view(table: pd.DataFrame) -> dict[str, Any]:
-    """Titles of the columns that hold anything, and for each resolution its rows."""
-    titles = {name: title for name, title in (SCORES | SHARES | COSTS).items() if table[name].notna().any()}
-    groups = []
-    for resolution, group in table.assign(label=row_labels(table)).groupby("resolution", sort=False):
-        rows = [
-            {"label": row["label"], "method": row["method"], "cells": table_cells(row, titles)}
-            for row in group.to_dict("records")
-        ]
-        groups.append({"title": f"{resolution}, {group['size'].iloc[0]} pixels", "rows": rows})
-    return {"titles": titles, "groups": groups, "label": "variant" if table["variant"].any() else "method"}
-
-
-def headlines(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Direct inference against ScaleCrafter at each resolution that has both."""
-    found = []
-    for resolution, group in table.groupby("resolution", sort=False):
-        rows = {row["method"]: row for row in group.to_dict("records")}
-        if {"direct", "scalecrafter"} <= rows.keys():
-            names = [name for name in HEADLINES if group[name].notna().all()]
-            before, after = (table_cells(rows[method], names) for method in ("direct", "scalecrafter"))
-            values = [(HEADLINES[name], before[name], after[name]) for name in names]
-            found.append({"title": f"{resolution}, {group['size'].iloc[0]} pixels", "values": values})
-    return found
-
-
 def gallery_view(resolution: str, columns: Sequence[Column], methods: Sequence[str], prompts: int) -> dict[str, Any]:
-    """The pictures of one resolution: a row for each prompt, in it (title, method, file) of each column; and which two
-    columns to compare first.
+    """The images of one resolution: a row per prompt with (title, method, file) of each column, and which two columns
+    to compare first.
     """
     titles, folders = zip(*columns, strict=True)
     rows = []
@@ -135,7 +72,7 @@ def gallery_view(resolution: str, columns: Sequence[Column], methods: Sequence[s
 
 
 def chart_views(name: str, table: pd.DataFrame, plot: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The charts of a table as SVG, with a sentence for those who do not see them."""
+    """The charts of a table as SVG, with a text alternative."""
     if plot:
         figures = {y: ablation(table, plot | {"y": [y]}) for y in plot["y"]}
         against = f" against {plot['x']}" if "x" in plot else " of each variant"
@@ -143,9 +80,9 @@ def chart_views(name: str, table: pd.DataFrame, plot: dict[str, Any] | None) -> 
     else:
         figures = charts(table, None)
         texts = {
-            "cost": "FID_r against seconds per image, with two standard errors; cheap and good is at the lower left. "
-            "Whatever lies above the dotted line is beaten in both by a method on it.",
-            "repetition": "Copies of the object beyond the one asked for, against the area of the picture, with two "
+            "cost": "FID_r against seconds per image, with two standard errors; lower left is better. "
+            "Methods above the dotted line are dominated by one on it.",
+            "repetition": "Copies of the object beyond the one asked for, against the area of the image, with two "
             "standard errors.",
         }
     return [{"svg": page_svg(figure, f"{name}-{key}"), "text": texts[key]} for key, figure in figures.items()]
@@ -153,14 +90,6 @@ def chart_views(name: str, table: pd.DataFrame, plot: dict[str, Any] | None) -> 
 
 def page_svg(figure: Figure, name: str) -> Markup:
     return Markup(chart_svg(figure, name))
-
-
-def prompt_count(table: pd.DataFrame) -> str:
-    """How many prompts each cell has, in words."""
-    counts = dict(zip(table["resolution"], table["n"], strict=True))
-    if len(set(counts.values())) == 1:
-        return f"{table['n'].iloc[0]} prompts a cell"
-    return "prompts a cell: " + ", ".join(f"{n} at {resolution}" for resolution, n in counts.items())
 
 
 def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, results: Path) -> dict[str, Any]:
@@ -181,7 +110,7 @@ def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, resu
         "claim": claim,
         "found": found,
         "models": sorted(set(table["model"])),
-        "count": prompt_count(table),
+        "count": prompt_counts(table),
         "table": table_view(table),
         "headlines": headlines(table) if main else [],
         "charts": chart_views(name, table, plot),
@@ -212,11 +141,11 @@ def distinct(mappings: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def provenance(folders: Iterable[Path], scores: Iterable[Path]) -> dict[str, Any]:
-    """How the runs were drawn and scored, and the settings of each."""
+    """How the runs were sampled and scored, and the settings of each."""
     runs = {folder.name: read_run(folder) for folder in folders}
-    drawing = [{k: v for k, v in run["identity"].items() if k not in ("method", "size")} for run in runs.values()]
+    sampling = [{k: v for k, v in run["identity"].items() if k not in ("method", "size")} for run in runs.values()]
     facts = {
-        "Drawing": distinct(drawing),
+        "Sampling": distinct(sampling),
         "Scoring": distinct(read_scores(path)["protocol"] for path in scores),
         "Environment": distinct(run["environment"] for run in runs.values()),
     }
@@ -234,31 +163,9 @@ def render(sections: Sequence[dict[str, Any]], missing: Sequence[str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["picture"] = lambda path: embed_picture(path, PIXELS / count)
+    environment.globals["image"] = lambda path: embed_image(path, PIXELS / count)
     environment.globals["colour"] = lambda method: method_style(method)["color"]
     folders, scores = (dict.fromkeys(path for part in sections for path in part[key]) for key in ("runs", "scores"))
     return environment.get_template("report.html").render(
         sections=sections, missing=missing, made=date.today(), **provenance(folders, scores)
     )
-
-
-def report(overrides: Sequence[str]) -> None:
-    """Write the page of all experiments in conf/experiment that have results, the main table first."""
-    sections, missing = [], []
-    results = Path(compose_config(overrides).paths.results)
-    files = sorted((CONF / "experiment").glob("*.yaml"))
-    for path in sorted(files, key=lambda path: (path.stem.startswith("ablate_"), path.stem not in TITLES)):
-        experiment = read_experiment([*overrides, f"experiment={path.stem}"])
-        if (results / f"{experiment.name}.csv").is_file():
-            sections.append(section(path, experiment.name, experiment.plot, experiment.runs, results))
-        else:
-            missing.append(path.stem)
-    if not sections:
-        raise ValueError(f"no finished table in {results}: run make reproduce-table first, or set paths.results")
-    page = results / "report.html"
-    write_atomically(page, render(sections, missing).encode())
-    print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
-
-
-if __name__ == "__main__":
-    command(report)

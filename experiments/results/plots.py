@@ -1,5 +1,5 @@
-"""Charts of tables, a paper's column wide: scores against cost, repetition against size, ablations; and a table as
-picture. `python -m experiments.results.plots [overrides]` draws charts and galleries of a finished experiment again.
+"""Charts of tables, a paper's column wide: scores against cost, repetition against size, ablations; and a table as a
+figure.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ import itertools
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -18,30 +17,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from experiments.results.galleries import write_gallery, write_zoom
-from experiments.results.reading import gallery_columns, read_table, row_labels
+from experiments.results.reading import row_labels
 from experiments.results.score_table import SCORES
-from experiments.results.style import CHART, COLUMN, INK, method_style, save_chart, shades
-from experiments.setup.command_line import command
+from experiments.results.style import CHART, COLUMN, INK, method_style, shades
 
 
-def table_picture(shown: pd.DataFrame, note: str, path: Path) -> None:
-    """Draw the readable table."""
+def table_figure(shown: pd.DataFrame, note: str) -> Figure:
+    """The readable table as a figure."""
     figure = Figure(figsize=(1.25 * len(shown.columns), 0.32 * (len(shown) + 3)))
     axes = figure.subplots()
     axes.axis("off")
-    drawn = axes.table(cellText=shown.values.tolist(), colLabels=list(shown.columns), loc="center", cellLoc="center")
-    drawn.auto_set_font_size(False)
-    drawn.set_fontsize(9)
-    drawn.auto_set_column_width(list(range(len(shown.columns))))
-    for (row, _), box in drawn.get_celld().items():
-        box.set_edgecolor("#cccccc")
-        box.set_height(0.9 / (len(shown) + 2))
+    grid = axes.table(cellText=shown.values.tolist(), colLabels=list(shown.columns), loc="center", cellLoc="center")
+    grid.auto_set_font_size(False)
+    grid.set_fontsize(9)
+    grid.auto_set_column_width(list(range(len(shown.columns))))
+    for (row, _), cell in grid.get_celld().items():
+        cell.set_edgecolor("#cccccc")
+        cell.set_height(0.9 / (len(shown) + 2))
         if row == 0:
-            box.set_facecolor("#eef1f5")
-            box.set_text_props(weight="bold")
+            cell.set_facecolor("#eef1f5")
+            cell.set_text_props(weight="bold")
     axes.set_title(note, fontsize=8, color="#555555", y=-0.02, va="top")
-    figure.savefig(path, dpi=180, bbox_inches="tight")
+    return figure
 
 
 def score_title(name: str) -> str:
@@ -49,7 +46,7 @@ def score_title(name: str) -> str:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points (cost, score) for which no other is as good in both and better in one, from cheap to dear."""
+    """The points (cost, score) that no other point dominates, by increasing cost."""
     front: list[tuple[float, float]] = []
     for cost, score in sorted(set(points)):
         if not front or score < front[-1][1]:
@@ -66,7 +63,7 @@ def plain_log_ticks(axes: Axes) -> None:
 
 
 def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One entry for each label, below the panels."""
+    """One legend entry per label, below the panels."""
     handles: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -77,8 +74,8 @@ def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
 
 @matplotlib.rc_context(CHART)
 def cost_frontier(table: pd.DataFrame) -> Figure:
-    """FID_r against seconds per image, a panel for each resolution, with two standard errors. The line is the
-    frontier: whatever lies above it is beaten in both by some method on it.
+    """FID_r against seconds per image, a panel per resolution, with two standard errors. The line is the Pareto
+    frontier: a method above it is dominated by one on it.
     """
     groups = list(table.groupby("resolution", sort=False))
     figure = Figure(figsize=(COLUMN * max(1.0, len(groups) / 2), 1.9), layout="constrained")
@@ -107,8 +104,8 @@ def cost_frontier(table: pd.DataFrame) -> Figure:
 
 @matplotlib.rc_context(CHART)
 def repetition_by_resolution(table: pd.DataFrame) -> Figure:
-    """Copies of the object beyond one against the size of the picture, a line for each method, with two standard
-    errors. Methods stand a little apart so that equal ones are both seen.
+    """Copies of the object beyond one against the size of the image, a line per method, with two standard errors.
+    Methods are slightly offset so that equal values remain visible.
     """
     figure = Figure(figsize=(COLUMN, 1.9), layout="constrained")
     axes = figure.subplots()
@@ -122,7 +119,7 @@ def repetition_by_resolution(table: pd.DataFrame) -> Figure:
     axes.set_xscale("log")
     axes.set_xticks(list(sizes.values()), list(sizes))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("area, times that of training")
+    axes.set_xlabel("area relative to training")
     axes.set_ylabel("copies beyond one")
     legend_below(figure, [axes])
     return figure
@@ -136,14 +133,14 @@ def pixels(size: str) -> int:
 
 def ablation(table: pd.DataFrame, plot: dict[str, Any]) -> Figure:
     """Each score of ``plot.y`` in a panel, with two standard errors, in the colours of the methods: against the number
-    that variants end with if ``plot.x`` names it, else a line for each variant.
+    that variants end with if ``plot.x`` names it, else one line per variant.
     """
     return against_number(table, plot["x"], plot["y"]) if "x" in plot else by_variant(table, plot["y"])
 
 
 @matplotlib.rc_context(CHART)
 def against_number(table: pd.DataFrame, title: str, names: Sequence[str]) -> Figure:
-    """Scores against numbers, panels below each other; a curve for each resolution, method and what else varies."""
+    """Scores against numbers, panels below each other; a curve per resolution, method and other option."""
     parts = table["variant"].str.extract(r"^(.*?)(-?[0-9.]+)?$")
     numbers, others = parts[1].astype(float), parts[0].str.rpartition(", ")[0]
     curves = list(table.groupby([table["resolution"], table["method"], others], sort=False))
@@ -169,7 +166,7 @@ def against_number(table: pd.DataFrame, title: str, names: Sequence[str]) -> Fig
 
 @matplotlib.rc_context(CHART)
 def by_variant(table: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """Scores of variants that no number orders, a line for each, panels below each other."""
+    """Scores of unordered variants, one line each, panels below each other."""
     several = table["resolution"].nunique() > 1
     pairs = zip(table["resolution"], row_labels(table), strict=True)
     labels = [textwrap.fill(f"{resolution}: {label}" if several else label, 30) for resolution, label in pairs]
@@ -198,34 +195,3 @@ def charts(table: pd.DataFrame, plot: dict[str, Any] | None) -> dict[str, Figure
     if table["repetition"].notna().all():
         found["repetition"] = repetition_by_resolution(table)
     return found
-
-
-def draw_pictures(
-    name: str, table: pd.DataFrame, plot: dict[str, Any] | None, runs: Path, results: Path
-) -> list[Path]:
-    """Galleries and charts: ``gallery_<resolution>.png`` and ``zoom_<resolution>.png`` of the main table,
-    ``<name>_<resolution>.png`` and ``<name>_zoom_<resolution>.png`` of an ablation, ``<name>_<chart>.{png,pdf}``.
-    """
-    results.mkdir(parents=True, exist_ok=True)
-    paths = []
-    gallery, zoom = ("gallery", "zoom") if name.startswith("table") else (name, f"{name}_zoom")
-    for resolution, columns in gallery_columns(table, runs).items():
-        for stem, write in ((gallery, write_gallery), (zoom, write_zoom)):
-            paths.append(results / f"{stem}_{resolution}.png")
-            write(columns, paths[-1])
-    for suffix, figure in charts(table, plot).items():
-        paths += save_chart(figure, results / f"{name}_{suffix}")
-    return paths
-
-
-def redraw(overrides: Sequence[str]) -> None:
-    from experiments.setup.grid import read_experiment
-
-    experiment = read_experiment(overrides)
-    table = read_table(experiment.results / f"{experiment.name}.csv")
-    for path in draw_pictures(experiment.name, table, experiment.plot, experiment.runs, experiment.results):
-        print(path)
-
-
-if __name__ == "__main__":
-    command(redraw)

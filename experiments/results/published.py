@@ -1,6 +1,6 @@
 """Published scores beside ours: `published.csv`, in long form, each value with its source and its protocol.
 
-They are no target for a small difference: prompts, reference, number of pictures and settings are another's.
+Do not expect to match them closely: prompts, reference, number of images and settings differ.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pandas as pd
 
 FILE = Path(__file__).parent / "published.csv"
 METRICS = {"fid_r": "FID_r", "kid_r": "KID_r", "fid_b": "FID_b", "kid_b": "KID_b", "pfid_r": "pFID_r"}
-CELL = ["model", "method", "height", "width"]
+KEYS = ["model", "method", "height", "width"]
 
 
 def published_scores(path: Path = FILE) -> pd.DataFrame:
@@ -25,7 +25,7 @@ def published_beside(table: pd.DataFrame) -> str:
     """
     sizes = table["size"].str.extract(r"(\d+)x(\d+)").astype(int)
     ours = table.assign(height=sizes[0], width=sizes[1])
-    found = published_scores().merge(ours, on=CELL)
+    found = published_scores().merge(ours, on=KEYS)
     found = found[found["metric"].isin(METRICS)]
     if found.empty:
         return ""

@@ -1,12 +1,11 @@
-"""What finished experiments left behind: tables in results/, pictures and records in run folders. Nothing is drawn
-here, and no model is needed.
-"""
+"""Reading what experiments left behind: tables in results/, images, scores and records in run folders."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,54 @@ import pandas as pd
 import yaml
 
 from experiments.sampling.manifest import Record, read_records
+from experiments.setup.architecture import Model, open_architecture
+from experiments.setup.compose import compose_config
+from experiments.setup.grid import Grid, RunRow
+from experiments.setup.identity import find_recorded, read_identity
+from experiments.setup.models import ModelSource
+from experiments.setup.runs import Run, build_run
 
 COLUMNS = {"model", "resolution", "size", "method", "variant", "n", "run", "scores"}
 
 Column = tuple[str, Path]  # of a gallery: its title and the run folder
+
+
+def finished_rows(
+    grid: Grid, open_: Callable[[ModelSource], Model] = open_architecture
+) -> tuple[list[RunRow], list[str]]:
+    """The rows of a grid that are scored, and why each other one is missing.
+
+    Without weights (`open_architecture`) a run is found by the identity that its folder records.
+    """
+    done, missing = [], []
+    for row in grid.rows:
+        try:
+            run = build_run(compose_config(row.overrides), open_)
+        except ValueError as reason:  # its job has failed
+            missing.append(str(reason))
+            continue
+        try:
+            if not run.model.digest:
+                run = recorded_run(run)
+            read_scores(run.scores_file)
+        except FileNotFoundError as reason:
+            missing.append(str(reason))
+        else:
+            done.append(RunRow(run, row.variant))
+    return done, missing
+
+
+def recorded_run(run: Run) -> Run:
+    """The run as its folder records it, with the digest of weights that are not at hand; see `find_recorded`."""
+    identity = find_recorded(run.runs, run.stem, run.identity)
+    return replace(run, identity=identity, model=replace(run.model, digest=identity["model"]["sha256"]))
+
+
+def read_scores(path: Path) -> dict[str, Any]:
+    """Scores as `experiments.scoring.runs` wrote them; FileNotFoundError if the run was not scored in this way yet."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no scores at {path}: run python -m experiments.run, or experiments.reproduce")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -25,18 +68,18 @@ def read_table(path: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: it is not there yet.
-        ValueError: it is no such table.
+        ValueError: it is not such a table.
     """
     command = f"python -m experiments.reproduce experiment={path.stem}"
     if not path.is_file():
-        raise FileNotFoundError(f"no {path}: make it with {command}")
+        raise FileNotFoundError(f"no {path}: create it with {command}")
     try:
         table = pd.read_csv(path, dtype={"variant": str})
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is no table ({error}): make it again with {command}") from error
+        raise ValueError(f"{path} is not a table ({error}): create it again with {command}") from error
     lacking = sorted(COLUMNS - set(table.columns))
     if lacking or table.empty:
-        raise ValueError(f"{path} has no {', '.join(lacking) or 'rows'}: make it again with {command}")
+        raise ValueError(f"{path} has no {', '.join(lacking) or 'rows'}: create it again with {command}")
     table["variant"] = table["variant"].fillna("")
     return table
 
@@ -46,7 +89,7 @@ def run_folders(table: pd.DataFrame, runs: Path) -> list[Path]:
     folders = [runs / name for name in table["run"]]
     for folder in folders:
         if not (folder / "manifest.jsonl").is_file():
-            raise FileNotFoundError(f"no run at {folder}: set paths.runs, or draw it again (make reproduce-table)")
+            raise FileNotFoundError(f"no run at {folder}: set paths.runs, or run it again (make reproduce-table)")
     return folders
 
 
@@ -73,7 +116,7 @@ def gallery_columns(table: pd.DataFrame, runs: Path) -> dict[str, list[Column]]:
 
 
 def shared_records(folders: Sequence[Path], limit: int) -> list[list[Record]]:
-    """For each of the first ``limit`` prompts that all runs have drawn, its record in each of them."""
+    """For each of the first ``limit`` prompts that all runs have, its record in each of them."""
     found = [{record.id: record for record in read_records(folder)} for folder in folders]
     ids = sorted(set.intersection(*map(set, found)))[:limit]
     return [[records[key] for records in found] for key in ids]
@@ -82,17 +125,18 @@ def shared_records(folders: Sequence[Path], limit: int) -> list[list[Record]]:
 def read_run(folder: Path) -> dict[str, Any]:
     """What a run says about itself: ``identity`` (all that decides its pixels) and ``environment`` (versions)."""
     return {
-        "identity": yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+        "identity": read_identity(folder),
         "environment": json.loads((folder / "environment.json").read_text(encoding="utf-8")),
     }
 
 
 def read_description(path: Path) -> tuple[str, str, str]:
     """What a file of conf/experiment says about itself: its opening comment without Hydra's directive, the claim that
-    it puts to the test, and what was found on scenes; empty where it says nothing.
+    it tests, and what was found on scenes; empty where it says nothing.
     """
     text = path.read_text(encoding="utf-8")
     comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
     lines = [line.removeprefix("#").strip() for line in comment if "@package" not in line]
-    claim, found = (" ".join(yaml.safe_load(text).get(key, "").split()) for key in ("claim", "found"))
+    described = yaml.safe_load(text).get("experiment") or {}
+    claim, found = (" ".join(described.get(key, "").split()) for key in ("claim", "found"))
     return " ".join(lines), claim, found

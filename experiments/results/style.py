@@ -1,4 +1,4 @@
-"""How charts look: one colour and marker for each method, sizes for a paper's column, and file formats."""
+"""The look of charts: one colour and marker per method, sizes for a paper's column, file formats."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import numpy as np
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from eval.files import open_atomically
+
 COLUMN = 3.3  # inches, the width of a paper's column
 INK = "#1b1f24"  # of text and axes; a report replaces it by the colour of its own text
 
-# Okabe and Ito's colours, told apart by colour-blind readers and seen on white and on black, and a marker for each.
+# Okabe and Ito's colour-blind-safe palette, legible on light and dark pages, with a marker per method.
 METHODS = {
     "direct": ("#7f7f7f", "o"),
     "upscale": ("#0072b2", "s"),
@@ -26,7 +28,7 @@ METHODS = {
     "syncdiffusion": ("#e69f00", "P"),
     "scalecrafter": ("#d55e00", "*"),
 }
-# For methods that have no line above: which one follows from the name, so it is the same in every figure.
+# For methods without a line above; the name decides which one, so that it is the same in every figure.
 SPARE = [("#8c6bb1", "X"), ("#a6761d", "h"), ("#44aa99", "p"), ("#b35977", "d")]
 
 CHART: Any = {
@@ -58,7 +60,7 @@ CHART: Any = {
 def method_style(method: str) -> dict[str, Any]:
     """Colour and marker of a method for matplotlib, the same everywhere."""
     colour, marker = METHODS.get(method) or SPARE[zlib.crc32(method.encode()) % len(SPARE)]
-    size = {"*": 7.0, "P": 5.5}.get(marker, 4.5)  # these two look smaller than they are
+    size = {"*": 7.0, "P": 5.5}.get(marker, 4.5)  # these two look smaller
     return {"color": colour, "marker": marker, "markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.4}
 
 
@@ -76,13 +78,15 @@ def save_chart(figure: Figure, stem: Path) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".pdf")]
     with matplotlib.rc_context(CHART):
         for path in paths:
-            figure.savefig(path, dpi=300, facecolor="white", bbox_inches="tight")
+            with open_atomically(path) as file:
+                kind = path.suffix.removeprefix(".")
+                figure.savefig(file, format=kind, dpi=300, facecolor="white", bbox_inches="tight")
     return paths
 
 
 def chart_svg(figure: Figure, name: str) -> str:
-    """The chart as an SVG element to stand in a page: no background, text and axes in the page's colour of text, ids
-    that begin with ``name`` so that two charts in one page do not meet.
+    """The chart as an SVG element for a page: no background, text and axes in the page's text colour, ids prefixed
+    with ``name`` so that two charts on one page do not collide.
     """
     stream = StringIO()
     with matplotlib.rc_context(CHART):

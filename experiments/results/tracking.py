@@ -1,6 +1,6 @@
-"""Weights & Biases as a mirror of what is on disk. Whatever goes wrong there is a warning; runs and files stay.
+"""Weights & Biases as a mirror of what is on disk. A failure there is a warning; runs and files are unaffected.
 
-Without a key everything is logged offline, to be uploaded with `wandb sync`.
+Without an API key everything is logged offline, to be uploaded with `wandb sync`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 
 from experiments.sampling.manifest import read_records
-from experiments.setup.config import Cell, identity_digest
+from experiments.setup.identity import identity_digest
+from experiments.setup.runs import Run
 
-PICTURES = 16
+IMAGES = 16
 
 
 def never_fails(log: Callable[..., None]) -> Callable[..., None]:
@@ -50,41 +51,43 @@ def start(runs: Path, project: str, **options: Any) -> Any:
 
 
 @never_fails
-def log_cell(cell: Cell, scores: dict[str, Any]) -> None:
-    """Configuration, scores and the first pictures of a scored cell. Its id is the run's digest: scoring again updates
-    it.
+def log_run(run: Run, scores: dict[str, Any]) -> None:
+    """Configuration, scores and the first images of a scored run. Its id is the run's digest, so scoring it again
+    updates it.
     """
-    if cell.logger["name"] == "none":
+    if run.logger["name"] == "none":
         return
     import wandb
 
-    run = start(
-        cell.runs,
-        cell.logger["project"],
-        id=cell.digest[:16],
+    logged = start(
+        run.runs,
+        run.logger["project"],
+        id=run.digest[:16],
         resume="allow",
-        name=cell.folder.name,
-        group=cell.experiment or f"{cell.model.name}@{cell.resolution}",
-        job_type="cell",
-        tags=[cell.method_name],
-        config=cell.identity,
+        name=run.folder.name,
+        group=run.experiment or f"{run.model.name}@{run.resolution}",
+        job_type="run",
+        tags=[run.method_name],
+        config=run.identity,
     )
-    run.summary.update({key: value for key, value in scores.items() if not isinstance(value, (dict, list))})
-    run.config.update({"protocol": scores["protocol"]}, allow_val_change=True)
-    records = read_records(cell.folder)[:PICTURES]
-    run.log({"pictures": [wandb.Image(str(cell.folder / r.file), caption=r.prompt) for r in records]})
-    run.finish()
+    logged.summary.update({key: value for key, value in scores.items() if not isinstance(value, (dict, list))})
+    logged.config.update({"protocol": scores["protocol"]}, allow_val_change=True)
+    records = read_records(run.folder)[:IMAGES]
+    logged.log({"images": [wandb.Image(str(run.folder / r.file), caption=r.prompt) for r in records]})
+    logged.finish()
 
 
 @never_fails
-def log_table(table: pd.DataFrame, pictures: Sequence[Path], name: str, cell: Cell) -> None:
-    """A finished table and its pictures, logged as ``cell``, one of its cells, is. The same cells update it."""
-    if cell.logger["name"] == "none":
+def log_table(table: pd.DataFrame, images: Sequence[Path], name: str, example: Run) -> None:
+    """A finished table and its images, with the logger of ``example``, one of its runs. The same runs update it."""
+    if example.logger["name"] == "none":
         return
     import wandb
 
     key = identity_digest({"experiment": name, "runs": list(table["run"])})[:16]
-    run = start(cell.runs, cell.logger["project"], id=key, resume="allow", name=name, group=name, job_type="aggregate")
-    shown = [path for path in pictures if path.suffix == ".png"]
-    run.log({name: wandb.Table(dataframe=table), **{path.stem: wandb.Image(str(path)) for path in shown}})
-    run.finish()
+    logged = start(
+        example.runs, example.logger["project"], id=key, resume="allow", name=name, group=name, job_type="aggregate"
+    )
+    shown = [path for path in images if path.suffix == ".png"]
+    logged.log({name: wandb.Table(dataframe=table), **{path.stem: wandb.Image(str(path)) for path in shown}})
+    logged.finish()

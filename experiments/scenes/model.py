@@ -1,7 +1,7 @@
-"""The parts of the scenes pipeline: real diffusers and transformers classes, with SD 1.5's topology and module names
-at a small size.
+"""Components of the scenes pipeline: diffusers and transformers classes with the topology and module names of
+SD 1.5, at a small size.
 
-Attention sits at level 2 only: at 16x the base area the tokens of the outer levels would cost more than all
+Only the third level has attention: at 16x the base area, attention at the outer levels would cost more than all
 convolutions together.
 """
 
@@ -14,20 +14,18 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from experiments.scenes.render import BACKGROUNDS, COLOURS, OBJECTS, Scene
+from experiments.scenes.renderer.scene import BACKGROUNDS, COLOURS, OBJECTS, Scene
 
 BASE_PX = 64
 VAE_FACTOR = 4
 LATENT_CHANNELS = 8
-LATENT_CELLS = BASE_PX // VAE_FACTOR
+LATENT_SIZE = BASE_PX // VAE_FACTOR
 MAX_TOKENS = 12
 TEXT_WIDTH = 64
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """AutoencoderKL of factor 4: eight latent channels, for at this factor four cannot reach 30 dB in reasonable
-    training.
-    """
+    """AutoencoderKL with a downsampling factor of 4 and eight latent channels; four did not reach 30 dB."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -40,9 +38,9 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Four levels, two layers per block: every convolution has the name it has in SD 1.5."""
+    """U-Net with four levels and two layers per block, so that every convolution is named as in SD 1.5."""
     return UNet2DConditionModel(
-        sample_size=LATENT_CELLS,
+        sample_size=LATENT_SIZE,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         layers_per_block=2,
@@ -73,9 +71,10 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIPTokenizer in which each word of the captions is one token; byte-pair merges are learnt until no word
-    is split. What ``folder`` holds already is kept: the learning numbers some letters differently each time, and a
-    resumed training has to go on with the same numbers.
+    """CLIPTokenizer with one token for each word of the captions, loaded from ``folder`` or trained into it.
+
+    Training the tokenizer is not deterministic, and a resumed training needs the same token ids, so an existing
+    tokenizer is kept.
     """
     if (folder / "merges.txt").exists():
         return CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_TOKENS)
@@ -92,18 +91,18 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
         special_tokens=["<|startoftext|>", "<|endoftext|>"],
     )
     bpe.train_from_iterator(captions, trainer)
-    learnt = json.loads(bpe.to_str())["model"]
-    vocabulary: dict[str, int] = dict(learnt["vocab"])
+    learned = json.loads(bpe.to_str())["model"]
+    vocabulary: dict[str, int] = dict(learned["vocab"])
     for letter in alphabet:
         vocabulary.setdefault(letter + "</w>", len(vocabulary))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in learnt["merges"]) + "\n")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in learned["merges"]) + "\n")
     return CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_TOKENS)
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule, epsilon prediction."""
+    """DDIM with the noise schedule of Stable Diffusion and epsilon prediction."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

@@ -1,7 +1,8 @@
-"""Pipelines without weights: every module of its true size, but its tensors have a shape and no content. They say what
-a model would cost, and which runs are its own, on a machine that has no weights.
+"""Models known without their weights: every module at its true size, with tensors that have a shape and no content,
+and the digest of the weight files. Enough for the identity of a run, and to estimate what it costs.
 
-The shape comes from the model's own folder if that is at hand, else from the file of its name here.
+The architecture comes from the model's own folder if that is at hand, else from the file of its name in
+architectures/.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from experiments.scenes import WEIGHTS
-from experiments.setup.models import LoadedModel, ModelSource, check_model, pipeline_named, resolve_dtype
+from experiments.setup.models import ModelSource, check_model, load_pipeline, pipeline_named, resolve_dtype
+from scalecrafter.decode import TILE
+from scalecrafter.pipeline import vae_scale_factor
 
 SHIPPED = Path(__file__).parent / "architectures"
 FILES = {
@@ -36,21 +39,62 @@ TEXT_ENCODERS = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelW
 fake = FakeTensorMode(allow_non_fake_inputs=True)
 
 
+@dataclass(frozen=True)
+class Model:
+    """A model as far as it is known without its weights.
+
+    Args:
+        source: what to load.
+        shape: its pipeline without weights.
+        dtype: precision that it is loaded in.
+        digest: SHA-256 over its weight files; empty if they are not at hand.
+    """
+
+    source: ModelSource
+    shape: Any
+    dtype: str
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def load(self) -> Any:
+        """The pipeline with its weights, loaded once per process."""
+        return load_pipeline(self.source)
+
+    def tiles(self, height: int, width: int) -> bool:
+        """Whether images of this size in pixels are decoded in more than one tile."""
+        longest, one_tile = max(height, width), TILE * vae_scale_factor(self.shape)
+        return self.source.tiled_above is not None and longest > max(self.source.tiled_above, one_tile)
+
+
+def open_model(source: ModelSource) -> Model:
+    """The model with the digest of its weights; FileNotFoundError or ValueError if they are missing or refused."""
+    digest = source.digest()  # first: it says what is missing
+    return Model(source, load_architecture(source), resolve_dtype(source.dtype), digest)
+
+
+def open_architecture(source: ModelSource) -> Model:
+    """The model where no weights are needed; its digest is empty."""
+    return Model(source, load_architecture(source), resolve_dtype(source.dtype), "")
+
+
 def read_architecture(source: ModelSource) -> dict[str, Any]:
     """The class of a pipeline and the configuration of each of its parts.
 
     Raises:
         FileNotFoundError: neither the model's folder nor a file of its name is there.
-        ValueError: a folder whose configuration is incomplete.
+        ValueError: the folder's configuration is incomplete.
     """
-    for place in (source.path, source.config) if source.path or source.id else (WEIGHTS,):
+    for place in (source.path, source.config):
         if place is not None and (Path(place) / "model_index.json").is_file():
             return read_folder(Path(place))
     shipped = SHIPPED / f"{source.name}.yaml"
     if not shipped.is_file():
         names = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
         raise FileNotFoundError(
-            f"no pipeline folder at {source.path}, and the shape of {source.name} is not known ({names} are)"
+            f"no pipeline folder at {source.path}, and no architecture is known for {source.name} (known: {names})"
         )
     return yaml.safe_load(shipped.read_text(encoding="utf-8"))
 
@@ -71,7 +115,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Tensors are made in this precision."""
+    """Create tensors in this precision."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -81,9 +125,9 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 @cache
-def load_architecture(source: ModelSource) -> LoadedModel:
-    """The pipeline of a model without its weights; its digest is empty. In place of float16, with which they share
-    every size, tensors are bfloat16: the library's check for overflow would look at their values.
+def load_architecture(source: ModelSource) -> Any:
+    """The pipeline without weights. Instead of float16 its tensors are bfloat16, which has the same size: the
+    library's check for overflow would read their values.
     """
     parts, place = read_architecture(source), Path(source.path or source.name)
     kind = pipeline_named(parts["pipeline"], place)
@@ -107,4 +151,4 @@ def load_architecture(source: ModelSource) -> LoadedModel:
     scheduler = (DDIMScheduler if source.scheduler else own).from_config(parts["scheduler"])
     pipe = kind(scheduler=scheduler, **modules, **tokenizers)
     check_model(source, place, pipe)
-    return LoadedModel(source, pipe, dtype, "")
+    return pipe

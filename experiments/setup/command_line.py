@@ -1,4 +1,4 @@
-"""How a command line ends. Imports nothing, so that a command that needs no model does not load one."""
+"""How a command ends. Imports nothing, so that a command that needs no model does not load one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,26 @@ import sys
 from collections.abc import Callable, Sequence
 
 
-def command(action: Callable[[Sequence[str]], None]) -> None:
-    """Run a command with the overrides of the command line; what goes wrong becomes one line and exit code 2."""
+def command(action: Callable[[Sequence[str]], object]) -> None:
+    """Run a command with the arguments of the command line; an expected error is one line and exit code 2."""
     try:
         action(sys.argv[1:])
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+
+
+def overrides_of(arguments: Sequence[str], name: str, description: str) -> list[str]:
+    """The overrides of a command that takes nothing else; prints ``description`` and ends for ``--help``.
+
+    Raises:
+        ValueError: an option that does not exist.
+    """
+    if {"-h", "--help"} & set(arguments):
+        print(f"usage: python -m {name} [experiment=NAME] [OVERRIDE ...]\n\n{description}\n")
+        print("Overrides are those of python -m experiments.run --help, which lists the configuration groups.")
+        sys.exit(0)
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise ValueError(f"{name} has no option {argument}: it takes overrides, as experiment=table1")
+    return list(arguments)

@@ -1,113 +1,143 @@
-"""Experiments: files of conf/experiment, read as one command line for each of their cells.
+"""Experiments: files of conf/experiment, whose grid is Hydra's own ``hydra.sweeper.params``.
 
-An experiment is every combination of what `cells` lists (one grid or several), without what `skip` names.
+Hydra runs a grid; tables, plans and reports have to know its rows without running it. `read_grid` lists them as
+Hydra's basic sweeper would: every combination of what the experiment and the command line list, where the command line
+replaces the experiment's values of a key. The one thing that Hydra cannot say is here too: ``experiment.skip`` names
+combinations to leave out, unless the command line asks for all of a rule's keys.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
-from experiments.setup.config import Cell, build_cell, compose_config
-from experiments.setup.models import LoadedModel, ModelSource, load_model
+from experiments.setup.architecture import Model, open_model
+from experiments.setup.compose import compose_config, explain
+from experiments.setup.models import ModelSource
+from experiments.setup.runs import Run, build_run
 
-GROUPS = ("resolution", "method")  # they name columns of their own; every other key is part of the variant
+OWN_COLUMNS = ("resolution", "method")  # every other key of a grid is part of the variant
+DEFAULT = "table1"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A cell in a table, with what sets it apart beside method and resolution."""
+    """One run of a grid: its command line, and what sets it apart besides resolution and method."""
 
-    cell: Cell
+    overrides: tuple[str, ...]
+    variant: str = ""
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A row with its run."""
+
+    run: Run
     variant: str = ""
 
     @property
     def size(self) -> str:
-        return f"{self.cell.height}x{self.cell.width}"
+        return f"{self.run.height}x{self.run.width}"
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """A file of conf/experiment, read: one command line for each cell, and what sets it apart."""
+class Grid:
+    """All rows of a command line; one that names no experiment and no sweep has a single row."""
 
     name: str
-    lines: tuple[tuple[str, ...], ...]
-    variants: tuple[str, ...]
+    rows: tuple[Row, ...]
+    skip: tuple[dict[str, Any], ...] | None  # the rules that remain if the command line overrules some
+    multirun: bool
+    output: Path  # of Hydra: logs and configuration of each job
     runs: Path
     results: Path
     plot: dict[str, Any] | None
 
-    def rows(self, load: Callable[[ModelSource], LoadedModel] = load_model) -> list[Row]:
-        """Every cell with its variant; fails before anything is drawn if one does not fit."""
-        pairs = zip(self.lines, self.variants, strict=True)
-        return [Row(build_cell(compose_config(line), load), variant) for line, variant in pairs]
+    def runs_of_rows(self, open_: Callable[[ModelSource], Model] = open_model) -> list[RunRow]:
+        """Every row with its run; raises before anything is sampled if one does not fit."""
+        return [RunRow(build_run(compose_config(row.overrides), open_), row.variant) for row in self.rows]
 
 
-def read_experiment(overrides: Sequence[str]) -> Experiment:
-    """The experiment that the overrides name, table1 without one."""
-    if not any(override.startswith("experiment=") for override in overrides):
-        overrides = ["experiment=table1", *overrides]
-    chosen = [override for override in overrides if override.startswith("experiment")]
-    # What the command line says comes after what the file says.
-    file_says = compose_config(chosen).experiment.get("overrides") or []
-    shared = [*chosen, *file_says, *(override for override in overrides if override not in chosen)]
-    config = compose_config(shared)
-    options: dict[str, Any] = OmegaConf.to_container(config.experiment, resolve=True)  # type: ignore[assignment]
-    grids = options["cells"] if isinstance(options["cells"], list) else [options["cells"]]
-    found: dict[tuple[str, ...], str] = {}
-    for cell in (cell for grid in grids for cell in combinations(grid)):
-        values = {key: value for key, (_, value) in cell.items()}
-        if any(all(values.get(key) == value for key, value in rule.items()) for rule in options.get("skip") or []):
-            continue
-        line = (*shared, *(f"{key}={override(value)}" for key, value in values.items()))
-        labels = [f"{key.split('.')[-1]} {label}" for key, (label, _) in cell.items() if key not in GROUPS]
-        found.setdefault(line, ", ".join(labels))
-    runs, results = Path(config.paths.runs), Path(config.paths.results)
-    return Experiment(options["name"], tuple(found), tuple(found.values()), runs, results, options.get("plot"))
+def named_experiment(overrides: Sequence[str]) -> list[str]:
+    """The overrides with an experiment, `DEFAULT` where they name none."""
+    named = any(line.lstrip("+").startswith("experiment=") for line in overrides)
+    return list(overrides) if named else [f"experiment={DEFAULT}", *overrides]
 
 
-def combinations(grid: Mapping[str, Any]) -> Iterator[dict[str, tuple[str, Any]]]:
-    """Every combination of a grid's values, each with its label. Values stand in a list, or under labels."""
-    axes = [
-        [(str(label), value) for label, value in values.items()]
-        if isinstance(values, Mapping)
-        else [(str(value), value) for value in values]
-        for values in grid.values()
-    ]
-    for combination in itertools.product(*axes):
-        yield dict(zip(grid, combination, strict=True))
+def read_grid(overrides: Sequence[str]) -> Grid:
+    """The rows of a command line; ValueError with one line for what cannot be parsed or composed."""
+    try:
+        given = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ValueError(explain(error)) from error
+    fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
+    config = compose_config(fixed, with_hydra=True)
+    axes = grid_axes(config)
+    own = set(axes)
+    axes |= {override.key_or_group: values_of(override) for override in given}
+    asked = {override.key_or_group for override in given}
+    rules = skip_rules(config)
+    skip = tuple(rule for rule in rules if not rule.keys() <= asked)
+    rows: dict[tuple[str, ...], str] = {}
+    labelled = [key for key in axes if key not in OWN_COLUMNS and (key in own or len(axes[key]) > 1)]
+    for combination in itertools.product(*axes.values()):
+        values = dict(zip(axes, combination, strict=True))
+        if not left_out(skip, values):
+            line = tuple(f"{key}={value}" for key, value in values.items())
+            rows.setdefault(line, ", ".join(label(key, values[key]) for key in labelled))
+    plot = OmegaConf.to_container(config.experiment.plot) if config.experiment.plot else None
+    return Grid(
+        name=config.experiment.name or "runs",
+        rows=tuple(Row(line, variant) for line, variant in rows.items()),
+        skip=skip if len(skip) < len(rules) else None,
+        multirun=config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN",
+        output=Path(config.hydra.run.dir),
+        runs=Path(config.paths.runs),
+        results=Path(config.paths.results),
+        plot=plot,  # type: ignore[arg-type]
+    )
 
 
-def override(value: Any) -> str:
-    """A value as Hydra reads it on a command line."""
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{override(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(override(each) for each in value) + "]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+def grid_axes(config: DictConfig) -> dict[str, list[str]]:
+    """The experiment's own values of each key, as Hydra reads them."""
+    params = config.hydra.sweeper.get("params") or {}
+    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    return {override.key_or_group: values_of(override) for override in parsed}
 
 
-def cell_line(overrides: Sequence[str]) -> list[str]:
-    """The command line of one cell: the overrides themselves, or, where they name an experiment, that of the cell at
-    the place `cell`, counted from 0. ValueError if there is no such cell, or the experiment has more than one.
-    """
-    config = compose_config(overrides)
-    if "experiment" not in config:
-        if config.cell is not None:
-            raise ValueError("cell counts the cells of an experiment: name it, as experiment=table1")
-        return list(overrides)
-    experiment = read_experiment([line for line in overrides if not line.startswith("cell=")])
-    count = len(experiment.lines)
-    if config.cell is None:
-        raise ValueError(
-            f"{experiment.name} has {count} cells: -m runs each as a job of its own, python -m experiments.reproduce "
-            f"one after the other, and cell=0 to cell={count - 1} choose one"
-        )
-    if not (isinstance(config.cell, int) and 0 <= config.cell < count):
-        raise ValueError(f"{experiment.name} has cells 0 to {count - 1}, not {config.cell}")
-    return list(experiment.lines[config.cell])
+def values_of(override: Override) -> list[str]:
+    """The values of one key on a command line."""
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep():
+        raise ValueError(f"{override.input_line}: a grid lists values, or takes a range() of whole numbers")
+    return list(override.sweep_string_iterator())
+
+
+def skip_rules(config: DictConfig) -> list[dict[str, Any]]:
+    return OmegaConf.to_container(config.experiment.skip)  # type: ignore[return-value]
+
+
+def left_out(skip: Sequence[dict[str, Any]], values: dict[str, str]) -> bool:
+    """Whether a combination is one of those that ``experiment.skip`` names."""
+    return any(all(values.get(key) == str(value) for key, value in rule.items()) for rule in skip)
+
+
+def skip_override(skip: Sequence[dict[str, Any]]) -> str:
+    """The rules as an override."""
+    return "experiment.skip=" + json.dumps(list(skip)).replace('"', "").replace(": ", ":")
+
+
+def label(key: str, value: str) -> str:
+    """How a table names a value: ``scalecrafter.tau=20`` is "tau 20"."""
+    name = key.replace("/", ".").rsplit(".", 1)[-1]
+    return f"{name} {value.strip(chr(39)).replace('_', ' ') if '/' in key else value}"

@@ -1,10 +1,12 @@
-"""MultiDiffusion against the paper's algorithm written as a loop over windows, and the windows themselves."""
+"""MultiDiffusion against the paper's algorithm as a loop over windows, and the windows themselves."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
@@ -13,43 +15,38 @@ from diffusers import (
 )
 
 from baselines.direct import Direct
-from baselines.method import Request, Sampler
 from baselines.multidiffusion import MultiDiffusion
 from baselines.windows import Windows, positions
-from tests.tiny import tiny_sdxl_pipeline
+from tests.tiny import generate, tiny_sdxl_pipeline
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ((16, 8, 4), [0, 4, 8]),
-        ((18, 8, 4), [0, 4, 8, 10]),
-        ((8, 8, 3), [0]),
-        ((9, 8, 8), [0, 1]),
-        ((16, 8, 4, True), [0, 4, 8, 12]),
-        ((8, 8, 4, True), [0]),
-    ],
-)
-def test_positions(arguments, expected):
-    assert positions(*arguments) == expected
+def test_positions():
+    expected = {
+        (16, 8, 4): [0, 4, 8],
+        (18, 8, 4): [0, 4, 8, 10],
+        (8, 8, 3): [0],
+        (9, 8, 8): [0, 1],
+        (16, 8, 4, True): [0, 4, 8, 12],
+        (8, 8, 4, True): [0],
+    }
+    assert {arguments: positions(*arguments) for arguments in expected} == expected
 
 
-@pytest.mark.parametrize("circular", [False, True])
-@pytest.mark.parametrize(("rows", "columns"), [(8, 8), (13, 17), (24, 8)])
-@pytest.mark.parametrize("stride", [1, 3, 8])
-def test_the_average_of_what_was_cut_is_the_map(rows, columns, stride, circular):
-    """Every cell is covered and weighted exactly, for every size."""
-    x = torch.randn(2, 3, rows, columns, dtype=torch.float64)
-    windows = Windows.cover(rows, columns, 8, 8, (stride, stride), circular)
-    parts = [windows.cut(x, i) for i in range(len(windows))]
-    assert all(part.shape == (2, 3, 8, 8) for part in parts)
-    torch.testing.assert_close(windows.average(parts), x)
+def test_average_of_crops_is_the_latent():
+    """Every position is covered and weighted exactly, at every size."""
+    sizes = ((8, 8), (13, 17), (24, 8))
+    for (rows, columns), stride, circular in itertools.product(sizes, (1, 3, 8), (False, True)):
+        x = torch.randn(2, 3, rows, columns, dtype=torch.float64)
+        windows = Windows.cover(rows, columns, 8, 8, (stride, stride), circular)
+        parts = [windows.crop(x, i) for i in range(len(windows))]
+        assert all(part.shape == (2, 3, 8, 8) for part in parts)
+        torch.testing.assert_close(windows.average(parts), x)
 
 
-def test_a_circular_window_runs_over_the_border():
+def test_circular_window_wraps_around_the_border():
     x = torch.arange(16.0).view(1, 1, 1, 16).expand(1, 1, 8, 16)
     windows = Windows.cover(8, 16, 8, 8, (4, 4), circular=True)
-    assert windows.cut(x, 3)[0, 0, 0].tolist() == [12, 13, 14, 15, 0, 1, 2, 3]
+    assert windows.crop(x, 3)[0, 0, 0].tolist() == [12, 13, 14, 15, 0, 1, 2, 3]
 
 
 def embed(pipe, prompt):
@@ -59,7 +56,7 @@ def embed(pipe, prompt):
 
 @torch.no_grad()
 def slow_multidiffusion(pipe, scheduler, prompt, seed, rows, columns, stride, steps, w):
-    """The paper: step every window by itself with its own scheduler, then average the stepped latents."""
+    """The paper's algorithm: step each window with its own scheduler, then average the latents."""
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(1, 4, rows, columns, generator=generator)
     corners = [(r, c) for r in range(0, rows - 7, stride) for c in range(0, columns - 7, stride)]
@@ -80,8 +77,8 @@ def slow_multidiffusion(pipe, scheduler, prompt, seed, rows, columns, stride, st
 
 
 @pytest.mark.parametrize("scheduler", [DDIMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler])
-@pytest.mark.parametrize(("rows", "columns", "stride"), [(16, 16, 4), (8, 16, 8), (16, 24, 2)])
-def test_averaged_predictions_are_averaged_steps(pipe, scheduler, rows, columns, stride):
+@pytest.mark.parametrize(("rows", "columns", "stride"), [(8, 16, 8), (16, 24, 4)])
+def test_averaging_predictions_equals_averaging_steps(pipe, scheduler, rows, columns, stride):
     expected = slow_multidiffusion(pipe, scheduler, "a b", 3, rows, columns, stride, steps=4, w=4.0)
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
     size = {"height": rows * 4, "width": columns * 4}
@@ -91,33 +88,30 @@ def test_averaged_predictions_are_averaged_steps(pipe, scheduler, rows, columns,
     torch.testing.assert_close(latents, expected, atol=1e-4, rtol=1e-4)
 
 
-def draw(pipe, method, size=(64, 64), steps=3):
-    return method.generate(pipe, Request(["a", "b"], [1, 2], *size, Sampler(steps, 4.0)))
+def test_single_window_equals_direct_exactly(pipe):
+    assert np.array_equal(generate(MultiDiffusion(), pipe, size=(32, 32)), generate(Direct(), pipe, size=(32, 32)))
 
 
-def test_one_window_is_direct_exactly(pipe):
-    assert np.array_equal(draw(pipe, MultiDiffusion(), (32, 32)), draw(pipe, Direct(), (32, 32)))
-
-
-def test_the_window_batch_changes_nothing_else(pipe):
-    one, many = (draw(pipe, MultiDiffusion(stride=4, window_batch=n)) for n in (1, 5))
+def test_window_batch_changes_the_image_by_rounding_only(pipe):
+    one, many = (generate(MultiDiffusion(stride=4, window_batch=n), pipe) for n in (1, 5))
     assert np.abs(one.astype(int) - many).max() <= 1
 
 
-@pytest.mark.parametrize("change", [{"stride": 8}, {"circular": True}])
-def test_every_option_changes_the_picture(pipe, change):
-    base = {"stride": 4}
-    assert not np.array_equal(draw(pipe, MultiDiffusion(**base)), draw(pipe, MultiDiffusion(**(base | change))))
+def test_every_option_changes_the_image(pipe):
+    base = generate(MultiDiffusion(stride=4), pipe)
+    for method in (MultiDiffusion(stride=8), MultiDiffusion(stride=4, circular=True)):
+        assert not np.array_equal(generate(method, pipe), base)
 
 
-def test_the_stride_is_an_eighth_of_the_window_unless_said_otherwise(pipe):
+def test_default_stride_is_an_eighth_of_the_window(pipe):
     assert len(MultiDiffusion().windows(pipe, 64, 64)) == 9 * 9
 
 
-def test_ancestral_noise_is_shared_by_the_windows(pipe):
+def test_windows_share_ancestral_noise(pipe):
     pipe.scheduler = EulerAncestralDiscreteScheduler.from_config(pipe.scheduler.config)
-    assert np.array_equal(draw(pipe, MultiDiffusion(4), (32, 32)), draw(pipe, Direct(), (32, 32)))
-    draw(pipe, MultiDiffusion(4))
+    images = [generate(method, pipe, size=(32, 32)) for method in (MultiDiffusion(4), Direct())]
+    assert np.array_equal(*images)
+    generate(MultiDiffusion(4), pipe)
 
 
 @pytest.fixture
@@ -125,8 +119,8 @@ def sdxl(tmp_path):
     return tiny_sdxl_pipeline(tmp_path)
 
 
-def test_sdxl_windows_are_told_where_they_lie(sdxl):
-    """Crop coordinates (top, left) in pixels, the same for both guidance halves and every prompt."""
+def test_sdxl_windows_are_conditioned_on_their_position(sdxl):
+    """Crop coordinates are (top, left) in pixels, equal for both guidance halves and all prompts."""
     seen = []
     forward = sdxl.unet.forward
 
@@ -137,45 +131,43 @@ def test_sdxl_windows_are_told_where_they_lie(sdxl):
     for crop_coordinates in (True, False):
         sdxl.unet.forward = spy
         method = MultiDiffusion(stride=8, window_batch=3, crop_coordinates=crop_coordinates)
-        draw(sdxl, method, steps=1)
+        generate(method, sdxl, steps=1)
         del sdxl.unet.forward
     corners = [[0, 0], [0, 32], [32, 0], [32, 32]]
     assert sum(seen[:2], []) == [corner for corner in corners for _ in range(4)]
     assert sum(seen[2:], []) == [[0, 0]] * 16
 
 
-@pytest.mark.parametrize("option", ["clip_sample", "thresholding"])
-def test_schedulers_with_clipping_are_refused(pipe, option):
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, **{option: True})
-    with pytest.raises(ValueError, match=f"{option}=False"):
-        MultiDiffusion().describe(pipe, 64, 64)
+def test_schedulers_with_clipping_raise(pipe):
+    for option in ("clip_sample", "thresholding"):
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, **{option: True})
+        with pytest.raises(ValueError, match=f"{option}=False"):
+            MultiDiffusion().describe(pipe, 64, 64)
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, **{option: False})
 
 
-@pytest.mark.parametrize(
-    ("method", "size", "message"),
-    [
+def test_invalid_strides_sizes_and_batches_raise(pipe):
+    for method, size, message in (
         (MultiDiffusion(stride=9), (64, 64), "stride must be 1 to 8"),
         (MultiDiffusion(stride=0), (64, 64), "stride must be 1 to 8"),
         (MultiDiffusion(), (1024, 16), "larger than the latent"),
         (MultiDiffusion(), (60, 64), "divisible by 32"),
         (MultiDiffusion(window_batch=0), (64, 64), "window_batch"),
-    ],
-)
-def test_what_cannot_be_covered_is_refused(pipe, method, size, message):
-    with pytest.raises(ValueError, match=message):
-        method.describe(pipe, *size)
+    ):
+        with pytest.raises(ValueError, match=message):
+            method.describe(pipe, *size)
 
 
-def test_a_call_that_does_not_fit_is_refused(pipe):
+def test_unsupported_calls_raise(pipe):
     sample, text = torch.zeros(2, 4, 16, 16), torch.zeros(2, 5, 16)
     with MultiDiffusion().enable(pipe, height=64, width=64):
-        with pytest.raises(ValueError, match="called on 8x8 cells"):
+        with pytest.raises(ValueError, match="called on a latent of 8x8"):
             pipe.unet(sample[:, :, :8, :8], 1, text)
         with pytest.raises(ValueError, match="ControlNet"):
             pipe.unet(sample, 1, text, down_block_additional_residuals=(sample,))
 
 
-def test_it_restores_a_forward_that_another_tool_had_set(pipe):
+def test_forward_set_by_another_tool_is_used_and_restored(pipe):
     marker = SimpleNamespace(called=0)
     plain = pipe.unet.forward
 
@@ -184,6 +176,15 @@ def test_it_restores_a_forward_that_another_tool_had_set(pipe):
         return plain(*args, **kwargs)
 
     pipe.unet.forward = other
-    draw(pipe, MultiDiffusion(stride=8, window_batch=4), steps=1)
+    generate(MultiDiffusion(stride=8, window_batch=4), pipe, steps=1)
     assert marker.called == 1
     assert pipe.unet.forward is other
+
+
+def test_offloading_hooks_keep_running(pipe):
+    expected = generate(MultiDiffusion(stride=8), pipe)
+    cpu_offload(pipe.unet, execution_device=torch.device("cpu"))
+    forward = pipe.unet.forward
+    assert np.array_equal(generate(MultiDiffusion(stride=8), pipe), expected)
+    assert pipe.unet.forward is forward
+    assert {parameter.device.type for parameter in pipe.unet.parameters()} == {"meta"}

@@ -1,22 +1,26 @@
 """SyncDiffusion against the paper's algorithm with autograd on one window at a time."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from baselines.direct import Direct
-from baselines.method import Request, Sampler
 from baselines.multidiffusion import MultiDiffusion
 from baselines.syncdiffusion import SyncDiffusion, lpips_vgg
-from experiments.scenes.features import SceneDistance
+from experiments.scenes.scene_features import SceneDistance
+from tests.tiny import generate
 
 
-def squared(pictures, others):
-    """A plain distance, so that the test needs no network."""
-    return (pictures - others).square().mean((1, 2, 3))
+def squared(images, others):
+    """A distance without a network."""
+    return (images - others).square().mean((1, 2, 3))
 
 
 METHOD = SyncDiffusion(stride=4, distance=squared)
@@ -24,7 +28,7 @@ W, STEPS = 4.0, 4
 
 
 def slow_syncdiffusion(pipe, prompt, seed, size, method):
-    """Window by window: gradient of the distance of predicted clean pictures, a DDIM step, the average."""
+    """The paper's algorithm: gradient step on each window's predicted clean image, DDIM step, average."""
     scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     scheduler.set_timesteps(STEPS)
     latents = torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(seed))
@@ -36,17 +40,17 @@ def slow_syncdiffusion(pipe, prompt, seed, size, method):
         u, c = pipe.unet(torch.cat([window] * 2), t, text).sample.chunk(2)
         return u + W * (c - u)
 
-    def picture(window, t):
+    def image(window, t):
         clean = scheduler.step(guided(window, t), t, window).pred_original_sample
         return pipe.vae.decode(clean / pipe.vae.config.scaling_factor).sample
 
     for index, t in enumerate(scheduler.timesteps):
         windows = [latents[:, :, r : r + 8, c : c + 8].clone() for r, c in corners]
         if index < method.sync_steps:
-            anchor = picture(windows[len(windows) // 2 if method.anchor == "middle" else 0], t).detach()
+            anchor = image(windows[len(windows) // 2 if method.anchor == "middle" else 0], t).detach()
             for i, window in enumerate(windows):
                 x = window.clone().requires_grad_()
-                (gradient,) = torch.autograd.grad(method.distance(picture(x, t), anchor).sum(), x)
+                (gradient,) = torch.autograd.grad(method.distance(image(x, t), anchor).sum(), x)
                 windows[i] = window - method.weight * method.decay**index * gradient
         total, count = torch.zeros_like(latents), torch.zeros_like(latents)
         for (r, c), window in zip(corners, windows, strict=True):
@@ -66,45 +70,41 @@ def fast(pipe, prompt, seed, size, method):
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"sync_steps": 2}, {"anchor": "first"}, {"window_batch": 3}, {"weight": 500.0, "decay": 0.5}]
+    "change", [{}, {"sync_steps": 2, "anchor": "first"}, {"window_batch": 3, "weight": 500.0, "decay": 0.5}]
 )
-def test_it_is_the_papers_algorithm(pipe, change):
-    method = replace(METHOD, weight=200.0, **{k: v for k, v in change.items() if k != "weight"})
-    method = replace(method, weight=change.get("weight", 200.0))
+def test_latents_equal_the_papers_algorithm(pipe, change):
+    method = replace(METHOD, **({"weight": 200.0} | change))
     pipe.unet.requires_grad_(False)
     expected = slow_syncdiffusion(pipe, "a b", 5, 16, method)
     torch.testing.assert_close(fast(pipe, "a b", 5, 16, method), expected, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(expected, fast(pipe, "a b", 5, 16, MultiDiffusion(stride=4)), atol=1e-3)
 
 
-def draw(pipe, method, size=(64, 64), guidance_scale=W):
-    return method.generate(pipe, Request(["a", "b"], [1, 2], *size, Sampler(3, guidance_scale)))
+def test_without_weight_or_steps_it_equals_multidiffusion_exactly(pipe):
+    expected = generate(MultiDiffusion(stride=4), pipe)
+    for change in ({"weight": 0.0}, {"sync_steps": 0}):
+        assert np.array_equal(generate(replace(METHOD, **change), pipe), expected)
 
 
-@pytest.mark.parametrize("change", [{"weight": 0.0}, {"sync_steps": 0}])
-def test_without_weight_it_is_multidiffusion_exactly(pipe, change):
-    assert np.array_equal(draw(pipe, replace(METHOD, **change)), draw(pipe, MultiDiffusion(stride=4)))
+def test_single_window_equals_direct_exactly(pipe):
+    assert np.array_equal(generate(METHOD, pipe, size=(32, 32)), generate(Direct(), pipe, size=(32, 32)))
 
 
-def test_one_window_is_direct_exactly(pipe):
-    assert np.array_equal(draw(pipe, METHOD, (32, 32)), draw(pipe, Direct(), (32, 32)))
+def test_every_option_changes_the_image(pipe):
+    method = replace(METHOD, stride=8, weight=600.0)
+    base = generate(method, pipe)
+    for change in ({"weight": 900.0}, {"decay": 0.1}, {"sync_steps": 1}, {"anchor": "first"}):
+        assert not np.array_equal(generate(replace(method, **change), pipe), base), change
 
 
-@pytest.mark.parametrize("change", [{"weight": 900.0}, {"decay": 0.1}, {"sync_steps": 1}, {"anchor": "first"}])
-def test_every_option_changes_the_picture(pipe, change):
-    base = replace(METHOD, weight=600.0)
-    assert not np.array_equal(draw(pipe, base), draw(pipe, replace(base, **change)))
+def test_each_prompt_is_synchronised_separately_without_guidance(pipe):
+    """The contract's tests sample with guidance."""
+    method = replace(METHOD, stride=8, weight=300.0)
+    together, alone = (generate(method, pipe, seeds, guidance_scale=1.0) for seeds in ([1, 2], [2]))
+    assert np.abs(together[1].astype(int) - alone[0]).max() <= 1
 
 
-def test_each_prompt_is_synchronised_by_itself_and_without_guidance_too(pipe):
-    method = replace(METHOD, weight=300.0)
-    for scale in (W, 1.0):
-        together = draw(pipe, method, guidance_scale=scale)
-        alone = method.generate(pipe, Request(["b"], [2], 64, 64, Sampler(3, scale)))
-        assert np.abs(together[1:].astype(int) - alone).max() <= 2
-
-
-def test_no_forward_pass_is_made_twice(pipe):
+def test_no_prediction_is_made_twice(pipe):
     """Four windows of one prompt: the anchor once, the three others before and after their step; then all four."""
     sizes = []
     hook = pipe.unet.conv_in.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
@@ -113,9 +113,9 @@ def test_no_forward_pass_is_made_twice(pipe):
     assert sizes == [2, 6, 6] + [8] * (STEPS - 1)
 
 
-def test_nothing_stays_behind(pipe):
+def test_unet_and_scheduler_are_restored(pipe):
     before = set(vars(pipe.unet)), set(vars(pipe.scheduler))
-    draw(pipe, METHOD)
+    generate(replace(METHOD, stride=8), pipe)
     assert (set(vars(pipe.unet)), set(vars(pipe.scheduler)) - {"timesteps", "num_inference_steps"}) == (
         before[0],
         before[1] - {"timesteps", "num_inference_steps"},
@@ -123,7 +123,7 @@ def test_nothing_stays_behind(pipe):
     assert all(parameter.grad is None for parameter in pipe.unet.parameters())
 
 
-def test_the_scenes_distance_is_one():
+def test_scenes_distance_is_a_differentiable_distance():
     """Zero to itself, positive otherwise, growing with a shift in colour, and differentiable."""
     distance = SceneDistance()
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -136,31 +136,75 @@ def test_the_scenes_distance_is_one():
     assert x.grad.abs().sum() > 0
 
 
-def test_a_pipeline_in_half_precision_has_its_distance_in_float32(pipe):
-    """As a network of perceptual features is; bfloat16 changes the pictures little."""
+def test_distance_is_computed_in_float32_for_half_precision_pipelines(pipe):
+    """Perceptual networks have float32 weights; bfloat16 changes the image little."""
     seen = []
 
-    def distance(pictures, others):
-        seen.extend({pictures.dtype, others.dtype})
-        return (pictures - others).square().sum((1, 2, 3))
+    def distance(images, others):
+        seen.extend({images.dtype, others.dtype})
+        return (images - others).square().sum((1, 2, 3))
 
     method = SyncDiffusion(stride=4, distance=distance, weight=1.0)
     images = []
     for dtype in (torch.float32, torch.bfloat16):
-        images.append(method.generate(pipe.to(dtype), Request(["a"], [1], 64, 64, Sampler(3, 4.0)))[0].astype(int))
+        images.append(generate(method, pipe.to(dtype), [1])[0].astype(int))
     assert set(seen) == {torch.float32}
     assert np.abs(images[0] - images[1]).mean() < 5
 
 
-def test_what_does_not_fit_is_refused(pipe, monkeypatch):
+@pytest.fixture
+def random_vgg(monkeypatch):
+    """torchvision loads random VGG16 weights instead of the published ones."""
+    torch.manual_seed(0)
+    weights = torchvision.models.vgg16(weights=None).state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **kwargs: weights)
+    lpips_vgg.cache_clear()
+    yield
+    lpips_vgg.cache_clear()
+
+
+def test_lpips_equals_torchmetrics_for_each_sample(random_vgg):
+    """Values and gradients; values slightly outside [-1, 1], as decoded predictions have, are accepted."""
+    reference = LearnedPerceptualImagePatchSimilarity(net_type="vgg")
+    distance = lpips_vgg(torch.device("cpu"))
+    images, others = torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images.requires_grad_()
+    distances = distance(images, others)
+    assert distances.shape == (3,)
+    (gradient,) = torch.autograd.grad(distances.sum(), images)
+    for i in range(3):
+        one = images[i : i + 1].detach().requires_grad_()
+        expected = reference(one, others[i : i + 1])
+        torch.testing.assert_close(distances[i], expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(gradient[i : i + 1], *torch.autograd.grad(expected, one), atol=1e-6, rtol=1e-4)
+    assert gradient.abs().max() > 1e-4
+    assert distance(images[:1] * 1.1, others[:1]).shape == (1,)
+
+
+def test_missing_vgg_weights_raise_one_line_and_describe_needs_none(pipe, monkeypatch):
+    def offline(*args, **kwargs):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    lpips_vgg.cache_clear()
+    method = SyncDiffusion(stride=8)
+    assert method.describe(pipe, 64, 64)["distance"] == "lpips_vgg"
+    with pytest.raises(ValueError, match=r"vgg16-\w+\.pth in .*/checkpoints .*: download https://\S+ on") as caught:
+        generate(method, pipe)
+    assert "\n" not in str(caught.value)
+
+
+def test_description_names_the_distance(pipe):
+    named = SimpleNamespace(name="mine 1.0")
+    assert replace(METHOD, distance=named).describe(pipe, 64, 64)["distance"] == "mine 1.0"
+    assert METHOD.describe(pipe, 64, 64)["distance"] == "function"
+
+
+def test_invalid_options_and_schedulers_raise(pipe):
     with pytest.raises(ValueError, match="middle or first"):
         SyncDiffusion(anchor="last")
     with pytest.raises(ValueError, match="at least 0"):
         SyncDiffusion(weight=-1)
-    monkeypatch.setitem(__import__("sys").modules, "lpips", None)
-    lpips_vgg.cache_clear()
-    with pytest.raises(ValueError, match="pip install lpips"):
-        SyncDiffusion().describe(pipe, 64, 64)
     pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
     with pytest.raises(ValueError, match="DDIMScheduler.from_config"):
         METHOD.describe(pipe, 64, 64)

@@ -1,6 +1,11 @@
-"""Seeded features and a tiny extractor for the evaluation tests."""
+"""Seeded features and images, a tiny extractor, and tar shards for the evaluation tests."""
+
+import io
+import tarfile
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 
 def features(n: int, dim: int, *, seed: int = 0, shift: float = 0.0) -> np.ndarray:
@@ -11,7 +16,7 @@ def features(n: int, dim: int, *, seed: int = 0, shift: float = 0.0) -> np.ndarr
 
 
 class MeanColour:
-    """Extractor of four numbers per image that counts how many images it has seen."""
+    """Extractor of four numbers per image that counts the images it has seen."""
 
     name = "mean colour/4"
     dim = 4
@@ -28,8 +33,24 @@ class MeanColour:
 
 
 def smooth_images(n: int, height: int, width: int, *, seed: int = 0) -> np.ndarray:
-    """(n, height, width, 3) uint8 pictures with gradients and some noise."""
+    """(n, height, width, 3) uint8 images with gradients and some noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     waves = np.sin(x[None, ..., None] / rng.uniform(5, 40, (n, 1, 1, 3)) + y[None, ..., None] / 30) * 90 + 128
     return np.clip(waves + rng.normal(0, 12, (n, height, width, 3)), 0, 255).astype(np.uint8)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write_shard(path: Path, files: dict[str, bytes]) -> Path:
+    """A tar file with these members in this order."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path

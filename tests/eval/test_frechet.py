@@ -1,4 +1,4 @@
-"""The Fréchet distance against closed forms and against three other implementations."""
+"""Fréchet distance against closed forms and three other implementations."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_diagonal_gaussians_have_a_closed_form() -> None:
 
 
 @pytest.mark.parametrize("n", [20, 500])
-def test_shifted_features_are_dim_times_shift_squared_apart(n: int) -> None:
+def test_distance_of_shifted_features_is_dim_times_shift_squared(n: int) -> None:
     x = features(n, 64)
     assert features_to_fid(x, x + 0.3) == pytest.approx(64 * 0.3**2, rel=1e-7)
 
@@ -72,14 +72,14 @@ def test_few_images_match_an_independent_eigenvalue_form() -> None:
     assert features_to_fid(x, y) == pytest.approx(expected, abs=1e-4)
 
 
-def test_constant_dimension_is_no_problem() -> None:
+def test_constant_dimension_is_ignored() -> None:
     x, y = features(200, 16, seed=1), features(200, 16, seed=2)
     x[:, 3] = y[:, 3] = 1.0
     keep = np.arange(16) != 3
     assert features_to_fid(x, y) == pytest.approx(features_to_fid(x[:, keep], y[:, keep]), rel=1e-6)
 
 
-def test_fixed_reference_is_the_same_distance() -> None:
+def test_fixed_reference_gives_the_same_distance() -> None:
     x, y = features(100, 32, seed=1), features(150, 32, seed=2)
     assert FixedReference(y).fid(x) == features_to_fid(x, y)
     assert FixedReference(y).fid_of_stats(features_to_stats(x)) == pytest.approx(features_to_fid(x, y), rel=1e-12)

@@ -1,4 +1,4 @@
-"""KID against a slow loop over pairs and against three other implementations."""
+"""KID against a slow loop over pairs and three other implementations."""
 
 from itertools import permutations
 

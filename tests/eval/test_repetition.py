@@ -1,4 +1,4 @@
-"""Windows that look like the prompt: on rendered scenes with known copies."""
+"""Counting windows that resemble the prompt, on coloured squares and on rendered scenes with known copies."""
 
 from dataclasses import replace
 
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from eval.repetition import Windows, overlap, starts
-from experiments.scenes.features import SceneFeatures
-from experiments.scenes.render import render, sample_scenes
+from eval.repetition import CopyCounter, overlap, starts
+from experiments.scenes.renderer.scene import render, sample_scenes
+from experiments.scenes.scene_features import SceneFeatures
 from tests.eval.helpers import MeanColour
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (128, 300)])
-def test_windows_cover_the_picture(height: int, width: int) -> None:
-    boxes = Windows((2, 4)).boxes(height, width)
+def test_windows_cover_the_image(height: int, width: int) -> None:
+    boxes = CopyCounter((2, 4)).boxes(height, width)
     assert boxes[0] == (0, 0, height, width)
     for side in (min(height, width) // 2, min(height, width) // 4):
         seen = np.zeros((height, width), int)
@@ -26,7 +26,7 @@ def test_windows_cover_the_picture(height: int, width: int) -> None:
         assert seen.shape == (height, width)
 
 
-def test_neighbours_share_half_a_window() -> None:
+def test_neighbouring_windows_overlap_by_half() -> None:
     for length, side in ((256, 64), (100, 33), (64, 64)):
         found = starts(length, side)
         assert found[0] == 0
@@ -41,7 +41,7 @@ def test_overlap_is_relative_to_the_smaller_box() -> None:
 
 
 class Hue(MeanColour):
-    """Mean colours, of which the cosine sees the hue."""
+    """Mean colours, whose cosine compares hues."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return images.reshape(len(images), -1, 3).mean(axis=1)
@@ -54,33 +54,33 @@ def test_coloured_squares_are_counted() -> None:
         for i in range(copies):
             top, left = 45 * (i // 3), 45 * (i % 3)
             image[top : top + 30, left : left + 30] = (200, 20, 20)
-        assert Windows((4,), margin=1e-3).copies(image, Hue(), np.array([200.0, 20, 20])) == copies
+        assert CopyCounter((4,), margin=1e-3).count(image, Hue(), np.array([200.0, 20, 20])) == copies
 
 
-def test_it_orders_rendered_scenes_by_their_copies() -> None:
-    """The documented limits: an order, not a count."""
+def test_counts_rank_rendered_scenes_by_copies() -> None:
+    """As documented: a ranking, not a count."""
     extractor, counted, truth = SceneFeatures(), [], []
-    for i, scene in enumerate(sample_scenes(12, 5)):
+    for i, scene in enumerate(sample_scenes(9, 5)):
         copies = (1, 4, 16)[i % 3]
         target = extractor(render(replace(scene, seed=scene.seed + 1), 64, 64)[None])[0]
-        counted.append(Windows().copies(render(replace(scene, copies=copies), 160, 160), extractor, target))
+        counted.append(CopyCounter().count(render(replace(scene, copies=copies), 160, 160), extractor, target))
         truth.append(copies)
     assert spearmanr(truth, counted).statistic > 0.7
     means = [np.mean([c for c, t in zip(counted, truth, strict=True) if t == copies]) for copies in (1, 4, 16)]
     assert 1 <= means[0] < 2 < means[2] / 3
 
 
-def test_the_margin_decides_how_much_is_a_copy() -> None:
+def test_larger_margin_counts_more_copies() -> None:
     scene = sample_scenes(1, 5)[0]
     extractor = SceneFeatures()
     target, image = extractor(render(scene, 64, 64)[None])[0], render(replace(scene, copies=9), 128, 128)
-    counts = [Windows(margin=margin).copies(image, extractor, target) for margin in (0, 0.05, 2)]
+    counts = [CopyCounter(margin=margin).count(image, extractor, target) for margin in (0, 0.05, 2)]
     assert counts[0] == 1
     assert counts == sorted(counts)
     assert counts[2] > counts[0]
 
 
-def test_bad_windows_are_refused() -> None:
+def test_invalid_windows_raise() -> None:
     for options in ({"divisions": ()}, {"divisions": (1, 2)}, {"margin": -0.1}):
-        with pytest.raises(ValueError, match="windows need divisions of 2 and more"):
-            Windows(**options)
+        with pytest.raises(ValueError, match="windows need divisions of at least 2"):
+            CopyCounter(**options)

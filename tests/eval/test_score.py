@@ -1,4 +1,4 @@
-"""The score as it goes into metrics.json, and what it refuses."""
+"""Scores in the form of metrics.json, and what is refused."""
 
 import json
 
@@ -32,12 +32,12 @@ def test_score_has_the_documented_keys_and_values(suffix) -> None:
         (9, 9, "x", "suffix must be"),
     ],
 )
-def test_what_cannot_be_scored_is_one_clear_line(n: int, m: int, suffix, message: str) -> None:
+def test_bad_input_raises_in_one_line(n: int, m: int, suffix, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         score_features(np.zeros((n, 4)), np.zeros((m, 4)), suffix)
     assert "\n" not in str(caught.value)
 
 
-def test_different_extractors_are_refused() -> None:
+def test_different_dimensions_are_refused() -> None:
     with pytest.raises(ValueError, match="4 dimensions and the reference 5"):
         score_features(np.zeros((9, 4)), np.zeros((9, 5)), "r")

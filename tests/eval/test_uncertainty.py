@@ -1,4 +1,4 @@
-"""Standard errors: textbook cases, a slow jackknife, and the true spread over fresh draws."""
+"""Standard errors: textbook cases, a slow jackknife, and the true spread over new samples."""
 
 import numpy as np
 import pytest
@@ -20,23 +20,23 @@ def test_groups_are_a_fixed_partition(n: int, count: int) -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
-def test_too_few_images_for_an_error(n: int) -> None:
+def test_too_few_images_for_a_standard_error_raise(n: int) -> None:
     with pytest.raises(ValueError, match=f"at least 3 images, not {n}"):
         prompt_groups(n)
 
 
-def test_one_group_is_no_jackknife() -> None:
+def test_one_group_raises() -> None:
     with pytest.raises(ValueError, match="at least 2 groups"):
         prompt_groups(10, count=1)
 
 
-def test_leave_one_out_of_a_mean_is_the_textbook_error() -> None:
+def test_leave_one_out_of_a_mean_gives_the_textbook_error() -> None:
     x = np.random.default_rng(0).normal(size=25)
     without = [np.delete(x, i).mean() for i in range(25)]
     assert jackknife_se(x.mean(), without, [1] * 25) == pytest.approx(x.std(ddof=1) / 5, rel=1e-10)
 
 
-def test_bias_of_one_over_n_is_not_mistaken_for_noise() -> None:
+def test_bias_of_one_over_n_cancels() -> None:
     sizes = [3, 3, 4, 4]
     n = sum(sizes)
     assert jackknife_se(5 + 600 / n, [5 + 600 / (n - k) for k in sizes], sizes) == pytest.approx(0, abs=1e-10)
@@ -57,17 +57,17 @@ def test_shortcuts_equal_recomputing_without_each_group(n: int, dim: int) -> Non
 
 @pytest.mark.parametrize(("n", "dim"), [(60, 8), (40, 64)])
 @pytest.mark.parametrize("estimate", [estimate_fid, estimate_kid])
-def test_error_is_the_spread_over_fresh_draws(estimate, n: int, dim: int) -> None:
+def test_standard_error_is_the_spread_over_new_samples(estimate, n: int, dim: int) -> None:
     y = features(300, dim, seed=10**6)
-    draws = [estimate(features(n, dim, seed=i, shift=0.3), y) for i in range(60)]
-    spread = np.std([draw.value for draw in draws], ddof=1)
-    typical = np.median([draw.se for draw in draws])
+    estimates = [estimate(features(n, dim, seed=i, shift=0.3), y) for i in range(60)]
+    spread = np.std([e.value for e in estimates], ddof=1)
+    typical = np.median([e.se for e in estimates])
     assert 0.7 < typical / spread < 1.45
 
 
 @pytest.mark.parametrize("estimate", [estimate_fid, estimate_kid])
-def test_paired_error_is_the_spread_of_differences_over_fresh_prompts(estimate) -> None:
-    """Two methods whose pictures of one prompt are alike: the difference is known far better than either score."""
+def test_paired_standard_error_is_the_spread_of_differences_over_new_prompts(estimate) -> None:
+    """Two methods with similar images per prompt: the difference is far more precise than either score."""
     y = features(300, 8, seed=10**6)
     differences, errors, singles = [], [], []
     for i in range(60):
@@ -83,12 +83,12 @@ def test_paired_error_is_the_spread_of_differences_over_fresh_prompts(estimate) 
     assert np.median(errors) < 0.5 * np.median(singles)
 
 
-def test_a_mean_has_the_textbook_error() -> None:
+def test_mean_has_the_textbook_error() -> None:
     x = np.random.default_rng(0).normal(size=15)
     assert estimate_mean(x).value == pytest.approx(x.mean())
     assert estimate_mean(x).se == pytest.approx(x.std(ddof=1) / np.sqrt(15))
 
 
-def test_scores_of_other_prompts_are_not_paired() -> None:
+def test_scores_of_different_prompts_are_not_paired() -> None:
     with pytest.raises(ValueError, match="same prompts"):
         Estimate(1.0, (1.0, 1.0), (1, 2)).minus(Estimate(1.0, (1.0, 1.0), (2, 1)))

@@ -29,11 +29,17 @@ def test_generate_writes_a_png_with_its_settings(tmp_path, pipe_folder, capsys):
     assert json.loads(image.text["scalecrafter"])["settings"]["tau"] == 50
 
 
+GENERATE = ["generate", "x", "--model", "/nowhere", "--height", "64", "--width", "64"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["settings", "sd16"], "no settings 'sd16'"),
-        (["generate", "x", "--model", "/nowhere", "--height", "64", "--width", "64"], "nowhere"),
+        (GENERATE, "nowhere"),
+        ([*GENERATE, "--out", "image.jpg"], "image.jpg must end in .png"),
+        ([*GENERATE, "--out", "/nowhere/image.png"], "no folder /nowhere for the image"),
+        ([*GENERATE, "--steps", "0"], "--steps must be at least 1"),
     ],
 )
 def test_errors_are_one_line(arguments, message, capsys):

@@ -1,4 +1,4 @@
-"""LoRA on attention and on convolutions: the method on the adapted model is the method on the merged model."""
+"""LoRA on attention and convolutions: the method acts on the adapted model as on the merged one."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from peft import LoraConfig
 import scalecrafter
 from scalecrafter import Settings
 from scalecrafter.settings import expand
-from tests.tiny import tiny_pipeline, tiny_sdxl_pipeline
+from tests.tiny import PIPELINES, predict
 
 TABLE = expand({"mid_block": 4, "up_blocks.0+s": 1.5, "down_blocks.1+s": 2})
 SETTINGS = Settings(
@@ -20,10 +20,10 @@ SETTINGS = Settings(
 )
 
 
-@pytest.fixture(params=["sd", "sdxl"])
+@pytest.fixture(params=PIPELINES)
 def pipe(request, tmp_path):
-    """A fresh tiny pipeline of each shape."""
-    return tiny_pipeline(tmp_path) if request.param == "sd" else tiny_sdxl_pipeline(tmp_path)
+    """A fresh tiny pipeline of each architecture."""
+    return PIPELINES[request.param](tmp_path)
 
 
 CONVOLUTIONS, ATTENTION = ["conv1", "conv2", "conv"], ["to_q", "to_v"]
@@ -34,22 +34,12 @@ def add_lora(pipe, targets, **options):
     pipe.unet.add_adapter(LoraConfig(r=2, lora_alpha=4, target_modules=targets, init_lora_weights=False, **options))
 
 
-def predict(pipe):
-    generator = torch.Generator().manual_seed(0)
-    sample = torch.randn(2, 4, 16, 16, generator=generator)
-    text = torch.randn(2, 5, pipe.unet.config.cross_attention_dim, generator=generator)
-    # SDXL also takes a pooled text embedding and six sizes.
-    added = {"text_embeds": text[:, 0, : text.shape[2] // 2], "time_ids": torch.full((2, 6), 64.0)}
-    with torch.no_grad():
-        return pipe.unet(sample, 500, text, added_cond_kwargs=added).sample
-
-
 def enabled(pipe):
     with scalecrafter.enable(pipe, height=64, width=64, settings=SETTINGS):
         return predict(pipe)
 
 
-@pytest.mark.parametrize("targets", [CONVOLUTIONS, ATTENTION, CONVOLUTIONS + ATTENTION], ids=["conv", "attn", "both"])
+@pytest.mark.parametrize("targets", [CONVOLUTIONS, ATTENTION], ids=["convolutions", "attention"])
 def test_adapted_equals_merged(pipe, targets):
     without = enabled(pipe)
     add_lora(pipe, targets)
@@ -61,21 +51,21 @@ def test_adapted_equals_merged(pipe, targets):
     assert not torch.allclose(adapted, plain, atol=1e-3)
 
 
-def test_a_switched_off_adapter_stays_off(pipe):
+def test_disabled_adapter_stays_disabled(pipe):
     without = enabled(pipe)
     add_lora(pipe, CONVOLUTIONS)
     pipe.unet.disable_adapters()
     torch.testing.assert_close(enabled(pipe), without)
 
 
-def test_the_adapted_model_is_restored(pipe):
+def test_adapted_model_is_restored(pipe):
     add_lora(pipe, CONVOLUTIONS)
     before = predict(pipe)
     enabled(pipe)
     assert torch.equal(predict(pipe), before)
 
 
-def test_other_adapters_of_convolutions_are_refused(pipe):
+def test_other_adapters_of_convolutions_raise(pipe):
     add_lora(pipe, ["conv1"], use_dora=True)
     with pytest.raises(ValueError, match=r"not plain LoRA.*fuse it"):
         scalecrafter.enable(pipe, height=64, width=64, settings=SETTINGS)

@@ -1,4 +1,4 @@
-"""Every shipped setting, pipeline and scheduler on tiny models of each family, saved to and loaded from disk."""
+"""Every shipped setting, pipeline class and scheduler on tiny models of each family, loaded from disk."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ KINDS = {
         "controlnet": StableDiffusionXLControlNetPipeline,
     },
 }
-# Every part of the method at once, on names that all families have.
+# Every part of the method at once, on layers that all families have.
 TABLE = expand({"mid_block": 2, "up_blocks.0+s": 1.5, "down_blocks.1": (2, 1)})
 FULL = Settings(
     TABLE,
@@ -84,15 +84,15 @@ def load(folders, family, kind="text"):
     return cls.from_pretrained(folders / family, controlnet=controlnet, local_files_only=True)
 
 
-def draw(pipe, kind="text", height=64, width=64, steps=3, strength=0.8, **options):
+def sample(pipe, kind="text", height=64, width=64, steps=3, strength=0.8, **options):
     pipe.set_progress_bar_config(disable=True)
-    picture = Image.fromarray(np.linspace(0, 255, height * width * 3).reshape(height, width, 3).astype(np.uint8))
+    image = Image.fromarray(np.linspace(0, 255, height * width * 3).reshape(height, width, 3).astype(np.uint8))
     mask = Image.fromarray(np.repeat([[0], [255]], height // 2, axis=0).repeat(width, axis=1).astype(np.uint8))
     inputs = {
         "text": {"height": height, "width": width},
-        "img2img": {"image": picture, "strength": strength},
-        "inpaint": {"image": picture, "mask_image": mask, "strength": strength, "height": height, "width": width},
-        "controlnet": {"image": picture, "height": height, "width": width},
+        "img2img": {"image": image, "strength": strength},
+        "inpaint": {"image": image, "mask_image": mask, "strength": strength, "height": height, "width": width},
+        "controlnet": {"image": image, "height": height, "width": width},
     }
     options = {"guidance_scale": 5.0, "generator": torch.Generator().manual_seed(0), "output_type": "np"} | options
     images = pipe("a b", num_inference_steps=steps, **inputs[kind], **options).images
@@ -101,104 +101,96 @@ def draw(pipe, kind="text", height=64, width=64, steps=3, strength=0.8, **option
     return images
 
 
-def acts(pipe, settings=FULL, kind="text", size=(64, 64), **options):
-    """Draw without, with and without the method: it must act, and leave nothing behind. The second picture."""
-    before = draw(pipe, kind, *size, **options)
+def check_method_acts(pipe, settings=FULL, kind="text", size=(64, 64), **options):
+    """Sample without, with and without the method: it must change the image and be gone afterwards.
+
+    Returns:
+        The image sampled with the method.
+    """
+    before = sample(pipe, kind, *size, **options)
     with scalecrafter.enable(pipe, height=size[0], width=size[1], settings=settings):
-        changed = draw(pipe, kind, *size, **options)
+        changed = sample(pipe, kind, *size, **options)
     assert np.abs(changed - before).max() > 1e-5
-    assert np.array_equal(draw(pipe, kind, *size, **options), before)
+    assert np.array_equal(sample(pipe, kind, *size, **options), before)
     return changed
 
 
-@pytest.mark.parametrize("name", [name for name in available_settings() if not name.startswith("scenes")])
-def test_every_shipped_setting_draws(folders, name):
+@pytest.mark.parametrize("name", available_settings())
+def test_every_shipped_setting(folders, name):
     family, resolution = name.removesuffix("_disperse").split("_", 1)
-    acts(load(folders, family), name, size=SIZES[resolution])
+    check_method_acts(load(folders, family), name, size=SIZES[resolution])
 
 
-@pytest.mark.parametrize("family", ["sd15", "sd21", "sdxl"])
-@pytest.mark.parametrize("size", [*SIZES.values(), (96, 32), (160, 96)])
-def test_auto_draws_at_any_size(folders, family, size):
-    acts(load(folders, family), "auto", size=size)
+@pytest.mark.parametrize(("family", "size"), [("sd15", (96, 32)), ("sd21", (160, 96)), ("sdxl", (64, 96))])
+def test_auto_at_other_sizes(folders, family, size):
+    check_method_acts(load(folders, family), "auto", size=size)
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda cls: cls.__name__)
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
-def test_every_scheduler(folders, family, scheduler):
-    pipe = load(folders, family)
+def test_every_scheduler(folders, scheduler):
+    pipe = load(folders, "sdxl" if scheduler is EulerDiscreteScheduler else "sd15")  # SDXL's own is Euler
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
-    acts(pipe)
+    check_method_acts(pipe)
 
 
 @pytest.mark.parametrize("kind", KINDS["sd"])
-@pytest.mark.parametrize("family", ["sd15", "sd21", "sdxl"])
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_every_kind_of_pipeline(folders, family, kind):
-    acts(load(folders, family, kind), kind=kind)
+    check_method_acts(load(folders, family, kind), kind=kind)
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_every_eta(folders, eta):
-    acts(load(folders, "sd15"), eta=eta)
+def test_single_step_and_ddim_noise(folders):
+    check_method_acts(load(folders, "sd15"), steps=1, eta=1.0)
 
 
-@pytest.mark.parametrize("steps", [1, 5, 11])
-def test_any_number_of_steps(folders, steps):
-    acts(load(folders, "sd15"), steps=steps)
-
-
-@pytest.mark.parametrize("strength", [0.2, 0.5, 1.0])
-def test_the_window_of_img2img_is_that_of_its_timesteps(folders, strength):
+@pytest.mark.parametrize("strength", [0.2, 1.0])
+def test_window_of_img2img_follows_its_timesteps(folders, strength):
     """With strength 0.2 sampling starts at t < 200: a window of 30 of 50 steps is over before it."""
     pipe = load(folders, "sd15", "img2img")
     early = Settings(TABLE, tau=30)
-    before = draw(pipe, "img2img", steps=10, strength=strength)
+    before = sample(pipe, "img2img", steps=10, strength=strength)
     with scalecrafter.enable(pipe, height=64, width=64, settings=early):
-        changed = draw(pipe, "img2img", steps=10, strength=strength)
+        changed = sample(pipe, "img2img", steps=10, strength=strength)
     assert np.array_equal(before, changed) == (strength == 0.2)
 
 
 def test_latent_consistency_without_guidance(folders):
     pipe = load(folders, "sd15")
     pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
-    acts(pipe, Settings(TABLE, tau=50), steps=4, guidance_scale=1.0)
+    check_method_acts(pipe, Settings(TABLE, tau=50), steps=4, guidance_scale=1.0)
 
 
-@pytest.mark.parametrize("change", ["attention slicing", "tiling", "channels_last", "bfloat16", "float64"])
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
-def test_what_else_users_switch_on(folders, family, change):
-    pipe = load(folders, family)
+@pytest.mark.parametrize("change", ["attention slicing", "tiling", "bfloat16", "float64"])
+def test_other_options_of_the_pipeline(folders, change):
+    pipe = load(folders, "sd15")
     if change == "attention slicing":
         pipe.enable_attention_slicing()
     elif change == "tiling":
         pipe.vae.enable_tiling()
-    elif change == "channels_last":
-        pipe.unet.to(memory_format=torch.channels_last)
     else:
         pipe.to(dtype=getattr(torch, change))
-    acts(pipe)
+    check_method_acts(pipe)
 
 
-def test_channels_last_draws_the_same(folders):
+def test_channels_last_gives_the_same_image(folders):
     pipe = load(folders, "sd15")
-    plain = acts(pipe)
+    plain = check_method_acts(pipe)
     pipe.unet.to(memory_format=torch.channels_last)
-    np.testing.assert_allclose(acts(pipe), plain, atol=1e-3)
+    np.testing.assert_allclose(check_method_acts(pipe), plain, atol=1e-3)
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
-def test_offloading_hooks_around_modules_keep_working(folders, family):
-    """accelerate replaces the forward of every module, and moves weights as they are needed."""
+def test_offloading_hooks_keep_working(folders):
+    """accelerate replaces the forward of every module and loads weights when they are needed."""
     from accelerate import cpu_offload
 
-    pipe = load(folders, family)
-    plain = acts(pipe)
+    pipe = load(folders, "sd15")
+    plain = check_method_acts(pipe)
     cpu_offload(pipe.unet, execution_device=torch.device("cpu"))
-    np.testing.assert_allclose(acts(pipe), plain, atol=1e-6)
+    np.testing.assert_allclose(check_method_acts(pipe), plain, atol=1e-6)
 
 
 @pytest.mark.parametrize("in_place", [True, False])
-def test_a_compiled_unet_is_refused(folders, in_place):
+def test_compiled_unet_raises(folders, in_place):
     pipe = load(folders, "sd15")
     if in_place:
         pipe.unet.compile(backend="eager")
@@ -208,7 +200,7 @@ def test_a_compiled_unet_is_refused(folders, in_place):
         scalecrafter.enable(pipe, height=64, width=64)
 
 
-def test_half_precision_overflow_is_named(folders):
+def test_half_precision_overflow_raises(folders):
     pipe = load(folders, "sd15")
     pipe.to(dtype=torch.float16)
     with torch.no_grad():
@@ -217,4 +209,4 @@ def test_half_precision_overflow_is_named(folders):
         scalecrafter.enable(pipe, height=64, width=64, settings=FULL),
         pytest.raises(ValueError, match="half precision: load the pipeline in bfloat16"),
     ):
-        draw(pipe)
+        sample(pipe)

@@ -1,6 +1,6 @@
 "use strict";
 
-// Tables: a click on a header sorts the rows of each group; what was not measured stays last.
+// Tables: a click on a header sorts the rows of each group. Missing values stay last.
 function compareCells(a, b, sign) {
   const [x, y] = [a.dataset.value, b.dataset.value];
   if (!x || !y) return !x - !y;
@@ -21,7 +21,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }));
 }
 
-// Galleries: two pictures under a divider, chosen by lists or by a click on a tile; both are zoomed and moved together.
+// Galleries: two images with a divider, chosen from lists or by a click on a tile, and zoomed and panned together.
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 function startGallery(gallery) {
@@ -30,9 +30,9 @@ function startGallery(gallery) {
   const stage = gallery.querySelector(".stage");
   const tiles = [...gallery.querySelectorAll(".tile")];
   const sides = [...gallery.querySelectorAll(".side")];
-  const corner = { x: 0, y: 0 }; // of what is seen, in shares of the picture
+  const corner = { x: 0, y: 0 }; // top left of the visible part, as a fraction of the image
 
-  function showPictures() {
+  function showImages() {
     const chosen = [left, right].map((select) => Number(prompt.value) * left.length + Number(select.value));
     tiles.forEach((tile, index) => tile.classList.toggle("shown", chosen.includes(index)));
     sides.forEach((side, index) => {
@@ -43,7 +43,7 @@ function startGallery(gallery) {
     });
   }
 
-  function showPlace() {
+  function showView() {
     const scale = Number(zoom.value);
     corner.x = clamp(corner.x, 0, 1 - 1 / scale);
     corner.y = clamp(corner.y, 0, 1 - 1 / scale);
@@ -54,18 +54,18 @@ function startGallery(gallery) {
     }
   }
 
-  function zoomTo(scale) { // around the middle of what is seen
+  function zoomTo(scale) { // keeps the centre of the visible part
     const before = Number(zoom.dataset.before || 1);
     corner.x += (1 / before - 1 / scale) / 2;
     corner.y += (1 / before - 1 / scale) / 2;
     zoom.dataset.before = scale;
-    showPlace();
+    showView();
   }
 
-  function moveBy(x, y) {
+  function panBy(x, y) {
     corner.x += x / Number(zoom.value);
     corner.y += y / Number(zoom.value);
-    showPlace();
+    showView();
   }
 
   stage.addEventListener("pointerdown", (down) => {
@@ -74,10 +74,10 @@ function startGallery(gallery) {
     let last = down;
     const move = (event) => {
       if (pan) {
-        moveBy((last.clientX - event.clientX) / box.width, (last.clientY - event.clientY) / box.height);
+        panBy((last.clientX - event.clientX) / box.width, (last.clientY - event.clientY) / box.height);
       } else {
         split.value = clamp(100 * (event.clientX - box.left) / box.width, 0, 100);
-        showPlace();
+        showView();
       }
       last = event;
     };
@@ -93,20 +93,20 @@ function startGallery(gallery) {
     const step = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, -0.1], ArrowDown: [0, 0.1] }[event.key];
     if (!step || Number(zoom.value) === 1) return;
     event.preventDefault();
-    moveBy(...step);
+    panBy(...step);
   });
   tiles.forEach((tile, index) => tile.addEventListener("click", () => {
     prompt.value = Math.floor(index / left.length);
     right.value = index % left.length;
-    showPictures();
+    showImages();
     stage.scrollIntoView({ block: "nearest" });
   }));
-  [prompt, left, right].forEach((select) => select.addEventListener("input", showPictures));
-  split.addEventListener("input", showPlace);
+  [prompt, left, right].forEach((select) => select.addEventListener("input", showImages));
+  split.addEventListener("input", showView);
   zoom.addEventListener("input", () => zoomTo(Number(zoom.value)));
   gallery.querySelector(".compare").hidden = false;
-  showPictures();
-  showPlace();
+  showImages();
+  showView();
 }
 
 document.querySelectorAll(".gallery").forEach(startGallery);

@@ -1,0 +1,51 @@
+"""Rendered scenes as lazy images for the evaluation: the real images of the embedded world, at any size."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.scenes.renderer.scene import Scene, render, sample_scenes
+
+RENDERER = Path(__file__).parent / "renderer"
+
+
+@cache
+def renderer_digest() -> str:
+    """SHA-256 of the renderer's source, so that a changed renderer invalidates cached features."""
+    sources = sorted(RENDERER.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+@dataclass(frozen=True)
+class RenderedImage:
+    """`eval.images.LazyImage` of a scene, rendered on access."""
+
+    name: str
+    scene: Scene
+    height: int
+    width: int
+
+    def stamp(self) -> str:
+        return self.digest()
+
+    def digest(self) -> str:
+        described = f"{self.scene} {self.height}x{self.width} {renderer_digest()}"
+        return hashlib.sha256(described.encode()).hexdigest()
+
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    def pixels(self) -> NDArray[np.uint8]:
+        return render(self.scene, self.height, self.width)
+
+
+def rendered_images(count: int, seed: int, height: int, width: int) -> list[RenderedImage]:
+    """The first ``count`` scenes of `sample_scenes` with ``seed``, at one size."""
+    scenes = enumerate(sample_scenes(count, seed))
+    return [RenderedImage(f"real-{index}", scene, height, width) for index, scene in scenes]

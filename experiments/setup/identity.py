@@ -1,0 +1,101 @@
+"""The identity of a run: everything that changes its images, and nothing else. Its digest names the run folder.
+
+Device, batch size, shards, number of prompts, paths, logger and launcher change no image and are not part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from experiments.prompts import prompts_identity
+from experiments.setup.weights import weights_digest
+
+FILE = "config.yaml"  # in a run folder
+
+
+def run_identity(workload: Any, prompts: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Plain values that decide the images of a run.
+
+    Args:
+        workload: `experiments.setup.runs.Workload`: model, method, size and sampler.
+        prompts: the ``prompts`` node of the configuration.
+        seed: of the run.
+    """
+    model, sampler, height, width = workload.model, workload.sampler, workload.height, workload.width
+    described = workload.method.describe(model.shape, height, width)
+    method = {key: weights_digest(value) if isinstance(value, Path) else value for key, value in described.items()}
+    return {
+        "model": {"name": model.name, "sha256": model.digest, "dtype": model.dtype},
+        "scheduler": type(model.shape.scheduler).__name__,
+        **({"tiled_decoding": True} if model.tiles(height, width) else {}),
+        "method": {"name": workload.method_name, **method},
+        "size": [height, width],
+        "sampler": {"steps": sampler.steps, "guidance_scale": sampler.guidance_scale, "eta": sampler.eta},
+        "seed": seed,
+        "prompts": prompts_identity(prompts),
+    }
+
+
+def environment() -> dict[str, str]:
+    """Versions of what generates the images."""
+    packages = ("torch", "diffusers", "transformers", "numpy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {"python": platform.python_version(), "device": device, **found}
+
+
+def identity_digest(values: dict[str, Any]) -> str:
+    """Hex SHA-256 of plain values, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def identity_text(identity: dict[str, Any]) -> str:
+    """As it stands in a run folder."""
+    return yaml.safe_dump(identity, sort_keys=True)
+
+
+def read_identity(folder: Path) -> dict[str, Any]:
+    """The identity that a run folder records; ValueError if it records none."""
+    path = folder / FILE
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not {"model", "method", "size"} <= found.keys():
+            raise ValueError("no model, method or size")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{folder} is not a run folder of this version ({error}): move it away") from error
+    return found
+
+
+def find_recorded(runs: Path, stem: str, identity: dict[str, Any]) -> dict[str, Any]:
+    """The identity of the one run folder ``<stem>-*`` that differs from ``identity`` at most in what only the weights
+    decide (their digest and precision), for machines that do not have them.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: there are several, from other weights or in another precision.
+    """
+    found = []
+    for path in sorted(runs.glob(f"{stem}-*/{FILE}")):
+        recorded = read_identity(path.parent)
+        if without_weights(recorded) == without_weights(identity):
+            found.append((path.parent.name, recorded))
+    if len(found) > 1:
+        names = ", ".join(name for name, _ in found)
+        raise ValueError(f"the same run with other weights or in another precision: {names}; move all but one")
+    if not found:
+        raise FileNotFoundError(f"no run {stem}-* in {runs}")
+    return found[0][1]
+
+
+def without_weights(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity as plain values, without what only the weights decide."""
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
+    return plain | {"model": plain["model"]["name"]}

@@ -1,0 +1,147 @@
+"""Running jobs through Hydra: one, or each combination of a sweep, under whatever launcher the command line chooses.
+
+Every job leaves ``outcome.json`` in its Hydra folder. What failed is read from these files, so that it does not matter
+in which process or on which machine a job ran; a job without one was killed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import wraps
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from eval.files import write_atomically
+from experiments.setup import schema
+from experiments.setup.compose import VERSION_BASE, compose_config, plain_values
+from experiments.setup.grid import Grid, left_out, read_grid, skip_override, skip_rules
+
+OUTCOME = "outcome.json"
+MULTIRUN = {"-m", "--multirun"}
+log = logging.getLogger(__name__)
+
+Job = Callable[[DictConfig], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one job: its overrides, and the error if it failed."""
+
+    overrides: list[str]
+    error: str | None = None
+
+
+class JobsFailed(ValueError):
+    """Some jobs of ``grid`` failed; the others are complete."""
+
+    def __init__(self, message: str, grid: Grid, all_failed: bool) -> None:
+        super().__init__(message)
+        self.grid, self.all_failed = grid, all_failed
+
+
+def launch(job: Job, arguments: Sequence[str]) -> Grid | None:
+    """Run ``job`` as Hydra does, once or for each row of the grid.
+
+    Args:
+        job: takes the configuration of one run.
+        arguments: of the command line, Hydra's own options included.
+
+    Returns:
+        The rows that were run; None if the arguments only ask for information (``--help``, ``--cfg job``).
+
+    Raises:
+        ValueError: before anything runs, with one line, if the configuration is wrong.
+        JobsFailed: after the other jobs, naming those that failed.
+    """
+    app = hydra.main(config_path=str(schema.CONF), config_name="config", version_base=VERSION_BASE)(recorded(job))
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    if len(overrides) + len(MULTIRUN & set(arguments)) < len(arguments):
+        sys.argv[1:] = arguments
+        app()
+        return None
+    grid = read_grid(overrides)
+    for row in grid.rows:
+        plain_values(compose_config(row.overrides))
+    multirun = grid.multirun or len(grid.rows) > 1 or bool(MULTIRUN & set(arguments))
+    # The folder is settled here, where its outcomes are read afterwards.
+    settled = [f"hydra.run.dir='{grid.output}'", *([] if grid.skip is None else [skip_override(grid.skip)])]
+    sys.argv[1:] = [*overrides, *settled, *(["-m"] * multirun)]
+    try:
+        app()
+    except SystemExit:
+        if not list(grid.output.glob(f"**/{OUTCOME}")):
+            raise
+    folders = [path for path in grid.output.iterdir() if path.name.isdecimal()] if multirun else [grid.output]
+    ordered = sorted(folders, key=lambda path: (len(path.name), path.name))
+    report_failures(grid, [read_outcome(path) for path in ordered])
+    return grid
+
+
+def recorded(job: Job) -> Job:
+    """The job, which leaves its outcome on disk and raises what Hydra prints as one line."""
+
+    @wraps(job)
+    def wrapped(config: DictConfig) -> None:
+        settings = HydraConfig.get()
+        folder, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
+        values = dict(line.split("=", 1) for line in overrides if "=" in line)
+        if left_out(skip_rules(config), values):
+            log.info("left out: experiment.skip")
+            write_outcome(folder, Outcome(overrides))
+            return
+        try:
+            job(config)
+        except Exception as error:
+            message = " ".join(str(error).split()) or type(error).__name__
+            write_outcome(folder, Outcome(overrides, message))
+            (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            if "SUBMITIT_EXECUTOR" in os.environ:  # the scheduler has to see a failed job, once its result is written
+                atexit.register(os._exit, 1)
+            if not isinstance(error, (ValueError, OSError)):
+                raise
+            if settings.mode == RunMode.RUN:
+                sys.exit(1)  # `launch` says why, once
+            raise CompactHydraException(message) from None
+        write_outcome(folder, Outcome(overrides))
+
+    return wrapped
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    write_atomically(folder / OUTCOME, (json.dumps(asdict(outcome)) + "\n").encode())
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """What became of a job; one that left nothing was killed."""
+    path = folder / OUTCOME
+    if path.is_file():
+        return Outcome(**json.loads(path.read_text(encoding="utf-8")))
+    return Outcome([f"job {folder.name}"], f"no outcome in {folder}: the job was killed")
+
+
+def report_failures(grid: Grid, outcomes: Sequence[Outcome]) -> None:
+    """JobsFailed with a line that names each failed job by the overrides that it does not share with the others."""
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if not failed:
+        return
+    if len(outcomes) == 1:
+        raise JobsFailed(str(failed[0].error), grid, all_failed=True)
+    shared = set.intersection(*(set(outcome.overrides) for outcome in outcomes))
+    lines = []
+    for outcome in failed:
+        own = [line for line in outcome.overrides if line not in shared]
+        lines.append(f"{' '.join(own)}: {outcome.error}")
+    message = f"{len(failed)} of {len(outcomes)} jobs failed, the others are complete: {'; '.join(lines)}"
+    raise JobsFailed(message, grid, all_failed=len(failed) == len(outcomes))

@@ -1,0 +1,79 @@
+"""The benchmark runs, measures what it says, and reports every row."""
+
+import json
+import time
+
+import pytest
+import torch
+
+from baselines.direct import Direct
+from baselines.method import Request, Sampler
+from experiments.benchmark import ROWS, main
+from experiments.cost import measuring, solver
+from experiments.cost.measuring import MEASURES, Measure, measure_pairs, unet_memory
+
+REQUEST = Request(["a"], [0], 64, 64, Sampler(2))
+
+
+def test_every_row_is_reported(save_pipeline, tmp_path, capsys):
+    folder = save_pipeline("sd15")
+    options = ["--pairs", "1", "--sampling-pairs", "1", "--steps", "1", "--resolutions", "x4"]
+    main(["--model", str(folder), *options, "--results", str(tmp_path)])
+    report = json.loads((tmp_path / "benchmark.json").read_text())
+    expected = [(row.name, measure) for row in ROWS for measure in row.measures]
+    assert [(result["name"], result["measure"]) for result in report["results"]] == expected
+    printed = capsys.readouterr().out
+    assert all(row.name in printed for row in ROWS)
+    for result in report["results"]:
+        assert result["ratio"] == pytest.approx(result["method"] / result["baseline"])
+        assert result["ratio_min"] <= result["ratio"] <= result["ratio_max"]
+    assert {"python", "torch", "threads", "device"} <= report["environment"].keys()
+
+
+def test_ratios_are_method_over_baseline_whoever_goes_first(monkeypatch):
+    """A made-up measure that says 3 for the method and 2 for the baseline, and notes the order of the calls."""
+    baseline, method, order = Direct(), Direct(), []
+    monkeypatch.setattr(measuring, "SHORTEST", 0)
+
+    def measure(pipe, which, request, calls):
+        order.append(which is method)
+        return 3.0 if which is method else 2.0
+
+    assert measure_pairs(None, baseline, method, Measure(measure), REQUEST, 3) == [(2.0, 3.0)] * 3
+    assert order[4:] == [False, True, True, False, False, True]
+
+
+def test_timing_sees_time(pipe):
+    """A U-Net that sleeps for 50 ms takes 50 ms more a call."""
+    plain = min(MEASURES["unet"].function(pipe, Direct(), REQUEST, 3) for _ in range(3))
+    hook = pipe.unet.register_forward_pre_hook(lambda *_: time.sleep(0.05))
+    slow = min(MEASURES["unet"].function(pipe, Direct(), REQUEST, 3) for _ in range(3))
+    hook.remove()
+    assert slow > plain + 0.04
+
+
+def test_memory_sees_memory(pipe):
+    """40 MB held for a moment are the peak of a call that needs far less."""
+    plain = unet_memory(pipe, Direct(), REQUEST, 1)
+    hook = pipe.unet.register_forward_pre_hook(lambda *_: torch.empty(10_000_000).fill_(1) is None or None)
+    more = unet_memory(pipe, Direct(), REQUEST, 1)
+    hook.remove()
+    weights = sum(p.nbytes for p in pipe.unet.parameters())
+    assert weights < plain < weights + 10e6
+    assert 39e6 < more - weights < 41e6
+
+
+def test_options_that_make_no_sense_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["--pairs", "0"])
+    assert "at least 1" in capsys.readouterr().err
+
+
+def test_solvers_agree_and_are_reported(tmp_path, capsys):
+    solver.main(["--images", "200", "--dim", "16", "--results", str(tmp_path)])
+    report = json.loads((tmp_path / "benchmark_solver.json").read_text())
+    assert json.loads(capsys.readouterr().out) == report
+    distances = [found["distance"] for found in report["solvers"].values()]
+    assert len(distances) == 3
+    assert distances == pytest.approx([distances[0]] * 3, rel=1e-6)
+    assert all(found["seconds"] > 0 for found in report["solvers"].values())

@@ -1,0 +1,237 @@
+"""Plans against reality: evaluations counted while sampling, FLOPs by formula, memory by profiler."""
+
+import math
+import shutil
+
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention
+from torch import nn
+
+from baselines.direct import Direct
+from baselines.method import Request, Sampler
+from experiments import plan
+from experiments.cost import planning as plan_module
+from experiments.cost import probing as probe_module
+from experiments.cost.counting import HeldMemory, cost_of, counted_evaluations, unet_inputs
+from experiments.cost.measuring import unet_memory
+from experiments.cost.planning import plan_run, plan_text, read_planned
+from experiments.cost.probing import Probe
+from experiments.setup.architecture import fake, load_architecture, open_architecture
+from experiments.setup.compose import compose_config
+from experiments.setup.grid import read_grid
+from experiments.setup.models import ModelSource, load_pipeline
+from experiments.setup.runs import build_run
+from tests.test_methods import METHODS
+from tests.tiny import tiny_overrides
+
+
+@pytest.fixture
+def tiny(pipe_folder, tmp_path):
+    return tiny_overrides(pipe_folder, tmp_path)
+
+
+@pytest.fixture
+def rate(monkeypatch):
+    """A machine of 2 TFLOP/s, without a probe."""
+    monkeypatch.setattr(plan_module, "probe", lambda model, largest: Probe(((1e12, 0.5),), largest))
+
+
+DAMPED = ["scalecrafter.noise_damped_dilation={mid_block: 2}", "scalecrafter.noise_damped_tau=30"]
+VARIANTS = {
+    **{name: [f"method={name}", *options] for name, options in METHODS.items()},
+    "windows that do not fill a call": [
+        "method=multidiffusion",
+        "multidiffusion.stride=4",
+        "multidiffusion.window_batch=4",
+    ],
+    "windows that do not need a call": ["method=multidiffusion", "multidiffusion.window_batch=99"],
+    "synchronised in some steps": ["method=syncdiffusion", "syncdiffusion.sync_steps=2", "multidiffusion.stride=4"],
+    "anchor alone": ["method=syncdiffusion", "resolution=x1"],
+    "noise-damped for some steps": ["method=scalecrafter", *DAMPED],
+    "without guidance": ["method=direct", "sampler.guidance_scale=1.0"],
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_planned_evaluations_are_those_counted_while_sampling(tiny, name):
+    overrides = [*tiny, *VARIANTS[name], "sampler.steps=5", "prompts.limit=3", "batch_size=2"]
+    planned, run = read_planned(overrides), build_run(compose_config(overrides))
+    request, pipe = Request(["a", "b"], [1, 2], run.height, run.width, run.sampler), run.model.load()
+    with counted_evaluations(pipe.unet) as counted:
+        run.method.generate(pipe, request)
+    assert plan_run(planned).evaluations == pytest.approx(sum(counted) / 2)
+    assert sum(calls.times for calls in run.method.calls(run.model.shape, request)) <= len(counted)
+
+
+def operations(unet, inputs):
+    """Of convolutions, linear layers and attention, from their definitions and the shapes that pass through them."""
+    found = []
+
+    def convolution(module, args, output):
+        found.append(2 * output.numel() * module.in_channels * math.prod(module.kernel_size))
+
+    def linear(module, args, output):
+        found.append(2 * output.numel() * module.in_features)
+
+    def attention(module, args, kwargs, output):
+        queries = args[0]
+        keys = kwargs.get("encoder_hidden_states")
+        keys = queries if keys is None else keys
+        found.append(4 * len(queries) * queries.shape[1] * keys.shape[1] * module.inner_dim)
+
+    hooks = []
+    for module in unet.modules():
+        if isinstance(module, nn.Conv2d):
+            hooks.append(module.register_forward_hook(convolution))
+        elif isinstance(module, nn.Linear):
+            hooks.append(module.register_forward_hook(linear))
+        elif isinstance(module, Attention):
+            hooks.append(module.register_forward_hook(attention, with_kwargs=True))
+    with torch.no_grad():
+        unet(**inputs, timestep=3.0)
+    for hook in hooks:
+        hook.remove()
+    return sum(found)
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_flops_match_the_layers(save_pipeline, family):
+    source = ModelSource(family, str(save_pipeline(family)), dtype="float32")
+    true, shape = load_pipeline(source), load_architecture(source)
+    with fake, torch.no_grad():
+        inputs = unet_inputs(shape.unet, 4, 16, 24, 12)
+        cost = cost_of(lambda: shape.unet(**inputs, timestep=3.0), shape.unet)
+    assert cost.flops == operations(true.unet, unet_inputs(true.unet, 4, 16, 24, 12))
+
+
+def test_fractional_factors_and_dispersed_kernels_cost_flops(tiny):
+    """Enlarging 2x2 latents to 3x3 makes 9 / 4 of the convolutions' work; 5x5 instead of 3x3 makes 25 / 9."""
+    table = "scalecrafter.dilation={mid_block: %s}"
+    flops = {}
+    for name, options in {
+        "plain": [table % 1],
+        "whole": [table % 2],
+        "fraction": [table % 1.5],
+        "dispersed": [table % 2, "scalecrafter.dispersed=[mid_block]", "scalecrafter.dispersed_tau=50"],
+    }.items():
+        found = plan_run(read_planned([*tiny, "method=scalecrafter", "scalecrafter.tau=50", *options]))
+        flops[name] = found.operations[0][1]
+    area, channels, samples, steps = 2 * 2, 16, 2, 2
+    middle = 4 * 2 * area * channels * channels * 9 * samples * steps  # four convolutions of the middle block
+    assert flops["whole"] == flops["plain"]
+    kernels = 4 * 2 * channels * channels * 9 * 25 * steps / 4  # made in every call of four pictures, the plan thinks
+    assert flops["dispersed"] - flops["plain"] == pytest.approx(middle * (25 / 9 - 1) + kernels)
+    assert flops["fraction"] - flops["plain"] == pytest.approx(middle * (9 / 4 - 1))
+
+
+@pytest.mark.parametrize("samples", [2, 6])
+def test_memory_matches_the_profiler(pipe_folder, samples):
+    source = ModelSource("folder", str(pipe_folder), dtype="float32")
+    true, shape = load_pipeline(source), load_architecture(source)
+    request = Request(["a"] * (samples // 2), list(range(samples // 2)), 256, 256, Sampler())
+    seen = unet_memory(true, Direct(), request, 1) - sum(p.nbytes for p in true.unet.parameters())
+    with fake, torch.no_grad():
+        inputs = unet_inputs(shape.unet, samples, 64, 64, 12)
+        cost = cost_of(lambda: shape.unet(**inputs, timestep=3.0), shape.unet)
+    assert cost.memory == pytest.approx(seen, rel=0.15)
+
+
+def test_memory_is_held_until_the_last_reference_is_gone():
+    with HeldMemory() as held:
+        a = torch.zeros(1000)  # 4000 bytes
+        view = a[:10]
+        del a
+        assert held.held == 4000
+        b = view + 1
+        del view
+        assert held.held == 40
+        c = b.add_(1)
+        assert held.held == 40
+        del b, c
+    assert (held.held, held.most) == (0, 4040)
+
+
+def test_a_plan_lists_every_run_and_samples_nothing(tiny, tmp_path, capsys, rate):
+    """The base samples first, once; resolutions and methods from the grid; totals of all images."""
+    plan.main(["resolution=x4,x16", "method=direct,scalecrafter,upscale_sd", *tiny, "batch_size=1"])
+    shown = capsys.readouterr().out
+    lines = [line for line in shown.splitlines() if line.startswith("| x")]
+    assert [[part.strip() for part in line.split("|")[1:3]] for line in lines] == [
+        ["x1 32x32", "direct"],
+        ["x4 64x64", "direct"],
+        ["x4 64x64", "scalecrafter"],
+        ["x16 128x128", "direct"],
+        ["x16 128x128", "scalecrafter"],
+    ]
+    assert "upscale_sd cannot be planned" in shown
+    planned = read_planned([*tiny, "method=direct", "resolution=x16", "batch_size=1"])
+    seconds = plan_run(planned).flops / 2e12
+    assert f"{seconds:.3g}" in lines[3]
+    assert f"{4 * seconds / 3600:.3g}" in lines[3]
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_papers_table_is_planned_without_weights_or_prompts(rate):
+    """Two of its runs, at their true size."""
+    line = ["experiment=paper", "model=sd21", "prompts.path=/nowhere", "resolution=x4"]
+    grid = read_grid([*line, "method=scalecrafter,multidiffusion"])
+    text = plan_text([row.overrides for row in grid.rows])
+    rows = [[part.strip() for part in line.split("|")] for line in text.splitlines() if line.startswith("| x")]
+    assert [row[1:4] for row in rows] == [
+        ["x1 512x512", "direct", "30000"],
+        ["x4 1024x1024", "scalecrafter", "30000"],
+        ["x4 1024x1024", "multidiffusion", "30000"],
+    ]
+    assert [row[4] for row in rows] == ["50", "200", "4050"]
+    base, large, windows = (float(row[5].replace(",", "")) for row in rows)
+    # 339 G multiply-adds in the layers of a U-Net and 1240 G in the decoder as published (arXiv 2305.15798), and
+    # the products of self-attention on 64x64 (width 320), 32x32 (640) and 16x16 latents (1280), five at each level.
+    products = sum(2 * 5 * side**4 * width for side, width in ((64, 320), (32, 640), (16, 1280)))
+    assert base == pytest.approx(2 * (50 * 2 * (339e9 + products) + 1240e9) / 1e12, rel=0.03)
+    assert 4 * base < large < 8 * base  # attention grows with the square
+    assert windows == pytest.approx(81 * base, rel=0.2)
+
+
+def test_probe_times_growing_calls(pipe_folder):
+    model = open_architecture(ModelSource("folder", str(pipe_folder), dtype="float32"))
+    made = probe_module.probe(model, 40)
+    assert made.largest == 40
+    assert len(made.timed) == 3  # latents of side 16, 32, 40
+    flops = [operations for operations, _ in made.timed]
+    assert flops == sorted(flops)
+    assert all(seconds > 0 for _, seconds in made.timed)
+
+
+def test_probe_stops_before_long_calls(pipe_folder, monkeypatch):
+    model = open_architecture(ModelSource("folder", str(pipe_folder), dtype="float32"))
+    monkeypatch.setattr(probe_module, "time_call", lambda unet, inputs: 4.0)
+    made = probe_module.probe(model, 64)
+    assert (made.largest, len(made.timed)) == (16, 1)  # four times the cells would take more than ten seconds
+
+
+def test_seconds_use_the_rate_of_the_nearest_timed_call():
+    operations = ((1e3, 5e3), (1e6, 2e6))
+    assert Probe(((2e3, 1.0), (3e6, 2.0)), 8).seconds(operations) == pytest.approx(5e3 / 2e3 + 2e6 / 1.5e6)
+    assert math.isnan(Probe((), 0).seconds(operations))
+
+
+def test_model_too_large_for_the_device_is_planned_but_not_timed(tiny, monkeypatch):
+    for module in (plan_module, probe_module):
+        monkeypatch.setattr(module, "device_memory", lambda: 1000)
+    shown = plan_text([[*tiny, "method=direct"]])
+    assert "does not fit into the 0 GB" in shown
+    assert " ! " in shown
+    assert "nan" in shown
+
+
+def test_runs_that_cannot_be_planned_raise(tiny, tmp_path, save_pipeline):
+    with pytest.raises(ValueError, match="nearest size is"):
+        plan_text([[*tiny, "resolution.scale_width=2.25"]])
+    with pytest.raises(ValueError, match="upscale_sd cannot be planned"):
+        plan_text([[*tiny, "method=upscale_sd", "metrics=none"]])
+    copy = shutil.copytree(save_pipeline("sd15"), tmp_path / "copy")
+    (copy / "unet/config.json").write_text("{")
+    with pytest.raises(ValueError, match="incomplete or damaged"):
+        plan_text([[*tiny, f"model.path={copy}"]])

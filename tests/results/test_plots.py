@@ -1,0 +1,134 @@
+"""Charts show what the table holds, galleries what the runs hold; files for screen and paper."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex, to_rgb
+from PIL import Image
+
+from experiments.results.galleries import GAP, HEIGHT, LINE, REGION, write_zoom
+from experiments.results.plots import ablation, charts, cost_frontier, pareto, repetition_by_resolution
+from experiments.results.reading import gallery_columns, read_table, shared_records
+from experiments.results.style import COLUMN, INK, METHODS, chart_svg, method_style
+from experiments.setup.schema import CONF
+
+
+@pytest.fixture
+def table(finished):
+    return read_table(finished / "results/table1.csv")
+
+
+def made_up(**columns):
+    """A table of two sizes and two methods with made-up scores."""
+    rows = {"resolution": ["x4", "x4", "x16", "x16"], "size": ["64x64"] * 2 + ["128x128"] * 2}
+    rows |= {"method": ["direct", "scalecrafter"] * 2, "variant": [""] * 4}
+    scores = {"fid_r": [4.0, 1.0, 6.0, 2.0], "repetition": [2.0, 0.1, 5.0, 0.2], "seconds_per_image": [1.0, 2.0] * 2}
+    errors = {f"{name}_se": [0.1] * 4 for name in ("fid_r", "repetition")}
+    return pd.DataFrame(rows | scores | errors | columns)
+
+
+def plotted(axes):
+    """{label: points} of the error bars in a panel."""
+    return {c.get_label(): np.column_stack(c.lines[0].get_data()).tolist() for c in axes.containers}
+
+
+def test_every_method_has_a_colour_and_a_marker_of_its_own():
+    assert {path.stem for path in (CONF / "method").glob("*.yaml")} <= set(METHODS)
+    for values in zip(*METHODS.values(), strict=True):
+        assert len(set(values)) == len(METHODS)
+    assert method_style("somebody's own") == method_style("somebody's own")
+
+
+def luminance(colour):
+    """Relative luminance as the Web Content Accessibility Guidelines define it."""
+    values = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in to_rgb(colour)]
+    return float(np.dot(values, (0.2126, 0.7152, 0.0722)))
+
+
+def test_colours_are_legible_on_light_and_dark_pages():
+    for colour, _ in METHODS.values():
+        value = luminance(colour)
+        assert 1.05 / (value + 0.05) > 2, colour
+        assert (value + 0.05) / (luminance("#14171b") + 0.05) > 3, colour
+
+
+def test_the_frontier_holds_what_nothing_beats_in_both():
+    assert pareto([(1, 5), (2, 3), (2, 4), (3, 3), (4, 1)]) == [(1, 5), (2, 3), (4, 1)]
+    assert pareto([(1, 1), (1, 1)]) == [(1, 1)]
+
+
+def test_charts_draw_the_numbers_of_the_table():
+    figure = cost_frontier(made_up())
+    assert plotted(figure.axes[1]) == {"direct": [[1.0, 6.0]], "scalecrafter": [[2.0, 2.0]]}
+    assert to_hex(figure.axes[0].containers[0].lines[0].get_color()) == METHODS["direct"][0]
+    lines = plotted(repetition_by_resolution(made_up()).axes[0])
+    assert [y for _, y in lines["direct"]] == [2.0, 5.0]
+    assert [x for x, _ in lines["direct"]] == pytest.approx([64**2, 128**2], rel=0.05)
+
+
+def test_an_ablation_has_a_line_for_all_that_varies_beside_its_number():
+    variants = ["fixed true, radius 1", "fixed true, radius 2.5", "fixed false, radius 1", "fixed false, radius 2"]
+    table = made_up(variant=variants, resolution=["x4"] * 4, method=["scalecrafter"] * 4)
+    (panel,) = ablation(table, {"x": "radius", "y": ["fid_r"]}).axes
+    assert plotted(panel) == {"fixed true": [[1.0, 4.0], [2.5, 1.0]], "fixed false": [[1.0, 6.0], [2.0, 2.0]]}
+
+
+def test_variants_without_numbers_have_a_line_each():
+    table = made_up(variant=["inner", "outer"] * 2, method=["scalecrafter"] * 4)
+    panels = ablation(table, {"y": ["fid_r", "repetition"]}).axes
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == [
+        "x4: inner",
+        "x4: outer",
+        "x16: inner",
+        "x16: outer",
+    ]
+    assert [c.lines[0].get_data()[0][0] for c in panels[1].containers] == [2.0, 0.1, 5.0, 0.2]
+
+
+def test_charts_without_data_are_left_out():
+    assert list(charts(made_up(), None)) == ["cost", "repetition"]
+    assert list(charts(made_up(seconds_per_image=[np.nan] * 4), None)) == ["repetition"]
+
+
+def test_charts_fit_a_column(table):
+    for figure in charts(table, None).values():
+        assert figure.get_size_inches()[0] == COLUMN
+        assert min(text.get_fontsize() for text in figure.findobj(matplotlib.text.Text)) >= 5.8
+
+
+def test_a_chart_in_a_page_takes_the_colours_of_the_page(table):
+    figure = cost_frontier(table)
+    one, other = chart_svg(figure, "one"), chart_svg(figure, "other")
+    assert "currentColor" in one
+    assert INK not in one
+    assert "http" not in one.replace("http://www.w3.org/", "")
+    ids = [{part.split('"')[0] for part in svg.split(' id="')[1:]} for svg in (one, other)]
+    assert not ids[0] & ids[1]
+
+
+def test_files_of_a_finished_experiment(finished):
+    """Each chart as PNG and PDF, images for each size; an ablation's carry its name."""
+    stems = {f"{kind}_{size}" for kind in ("gallery", "zoom") for size in ("x4", "x16")}
+    stems |= {"ablate_tau_x4", "ablate_tau_zoom_x4", "table1", "ablate_tau"}
+    chart_files = {"table1_cost", "table1_repetition", "ablate_tau_plot"}
+    written = {path.name for path in (finished / "results").iterdir()}
+    assert {f"{stem}.png" for stem in stems | chart_files} == {name for name in written if name.endswith(".png")}
+    assert {f"{stem}.pdf" for stem in chart_files} == {name for name in written if name.endswith(".pdf")}
+    width = Image.open(finished / "results/table1_cost.png").width / 300
+    assert COLUMN - 0.3 < width < COLUMN + 0.3
+
+
+def test_the_same_region_of_each_method_is_enlarged(finished, table, tmp_path):
+    """For every method the zoom shows, in its place, a crop of the run's own image."""
+    columns = gallery_columns(table, finished / "runs")["x16"]
+    write_zoom(columns, tmp_path / "zoom.png", prompts=2)
+    zoom = Image.open(tmp_path / "zoom.png")
+    for column, (_, folder) in enumerate(columns):
+        record = shared_records([folder], 2)[1][0]
+        height, width, (top, left, side) = record.height, record.width, REGION
+        shares = ((left, width), (top, height), (left + side, width), (top + side, height))
+        box = [round(share * pixels) for share, pixels in shares]
+        crop = Image.open(folder / record.file).crop(box).resize((HEIGHT, HEIGHT), Image.Resampling.NEAREST)
+        left, top = column * (HEIGHT + GAP), 2 * LINE + 3 * (HEIGHT + GAP)
+        assert np.array_equal(np.asarray(zoom.crop((left, top, left + HEIGHT, top + HEIGHT))), np.asarray(crop))

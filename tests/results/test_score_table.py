@@ -1,0 +1,144 @@
+"""Score tables: from run folders alone, never mixing protocols, in formats that parse."""
+
+import re
+import shutil
+
+import pandas as pd
+import pytest
+
+from eval.uncertainty import Estimate
+from experiments import table as table_command
+from experiments.results.reading import finished_rows
+from experiments.results.score_table import (
+    collect,
+    indistinguishable_from_best,
+    latex,
+    readable,
+    require_same_protocol,
+)
+from experiments.scoring.runs import complete_run
+from experiments.setup import models
+from experiments.setup.compose import compose_config
+from experiments.setup.grid import RunRow, read_grid
+from experiments.setup.runs import build_run
+from tests.tiny import tiny_overrides
+
+ROWS = ["experiment=table1", "resolution=x4", "method=direct,upscale,scalecrafter"]
+
+
+@pytest.fixture
+def runs(pipe_folder, finished, tmp_path, monkeypatch):
+    """Overrides of the finished table with two of three runs, copied to where the model has only its architecture."""
+    shape = tmp_path / "shape"
+    shutil.copytree(pipe_folder, shape, ignore=shutil.ignore_patterns("*.safetensors", "tokenizer"))
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    for folder in (tmp_path / "runs").glob("folder-upscale-64x64-*"):
+        shutil.rmtree(folder)
+    monkeypatch.setattr(models, "load_folder", None)
+    return [*ROWS, *tiny_overrides(shape, tmp_path)]
+
+
+def test_a_table_needs_no_weights_and_not_all_runs(runs, tmp_path, finished, capsys):
+    table_command.main(runs)
+    printed = capsys.readouterr().out
+    assert "1 of 3 runs are not finished" in printed
+    assert "no run folder-upscale-64x64-*" in printed
+    made, before = (pd.read_csv(folder / "results/table1.csv") for folder in (tmp_path, finished))
+    expected = before[(before["resolution"] == "x4") & (before["method"] != "upscale")].reset_index(drop=True)
+    same = [name for name in before if not name.endswith("_best")]  # the best depends on the other rows
+    pd.testing.assert_frame_equal(made[same], expected[same])
+    for name in ("table1.md", "table1.tex", "table1.png", "gallery_x4.png", "table1_cost.pdf"):
+        assert (tmp_path / "results" / name).stat().st_size > 200
+
+
+def test_runs_of_other_weights_are_not_mixed(runs, tmp_path):
+    (folder,) = (tmp_path / "runs").glob("folder-direct-64x64-*")
+    config = (folder / "config.yaml").read_text()
+    sha256 = config.split("sha256: ")[1].split()[0]
+    other = shutil.copytree(folder, folder.with_name("folder-direct-64x64-00000000"))
+    (other / "config.yaml").write_text(config.replace(sha256, "0" * 64))
+    with pytest.raises(ValueError, match="the same run with other weights or in another precision: folder-direct"):
+        table_command.main(runs)
+
+
+def test_a_run_folder_of_another_kind_is_refused(runs, tmp_path):
+    other = tmp_path / "runs/folder-direct-64x64-11111111"
+    other.mkdir()
+    (other / "config.yaml").write_text("scheduler: x\n")
+    with pytest.raises(ValueError, match="11111111 is not a run folder of this version .*: move it away"):
+        table_command.main(runs)
+
+
+def test_nothing_finished_names_what_is_missing(runs, tmp_path):
+    shutil.rmtree(tmp_path / "runs")
+    with pytest.raises(ValueError, match=r"table1 has no finished run: no run folder-direct-64x64"):
+        table_command.main(runs)
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_best_and_rows_indistinguishable_from_it_are_marked():
+    """Paired: the second moves with the first and is surely worse, the third is worse by less than its noise."""
+    groups = (1,) * 5
+    best = Estimate(1.0, (0.8, 0.9, 1.0, 1.1, 1.2), groups)
+    surely = Estimate(1.5, tuple(v + 0.5 for v in best.without), groups)
+    maybe = Estimate(1.1, (1.3, 1.2, 1.1, 1.0, 0.9), groups)
+    assert indistinguishable_from_best({7: surely, 8: best, 9: maybe}) == [8, 9]
+    assert indistinguishable_from_best({}) == []
+
+
+def test_a_table_never_mixes_protocols(pipe_folder, tmp_path):
+    tiny = tiny_overrides(pipe_folder, tmp_path)
+    few, many = (build_run(compose_config(line)) for line in ([*tiny, "method=direct"], [*tiny, "prompts.limit=5"]))
+    for run in (few, many):
+        complete_run(run)
+    with pytest.raises(ValueError, match="cannot share a table: n is 4 and 5"):
+        collect([RunRow(few), RunRow(many)])
+    a, b = ({"n": 3, "protocol": {"extractor": name}} for name in "ab")
+    with pytest.raises(ValueError, match="one and three cannot share a table: extractor is a and b"):
+        require_same_protocol([("one", "x4", a), ("two", "x4", a), ("three", "x16", b)])
+
+
+def test_references_may_only_differ_between_resolutions():
+    a, b = ({"n": 3, "protocol": {"reference": {"source": name}}} for name in "ab")
+    require_same_protocol([("one", "x4", a), ("two", "x16", b), ("three", "x4", a)])
+    with pytest.raises(ValueError, match="two and three cannot share a table: reference is .*b.* and .*a"):
+        require_same_protocol([("one", "x4", a), ("two", "x16", b), ("three", "x16", a)])
+
+
+def latex_problems(text: str) -> list[str]:
+    """What pdflatex would stumble over in a tabular: unescaped special characters, unbalanced braces, ragged rows."""
+    problems = []
+    plain = re.sub(r"\$[^$]*\$", "", text)
+    body = re.sub(r"\\(begin|end)\{[a-z]+\}(\{[a-z]+\})?", "", plain)
+    problems += re.findall(r"(?<!\\)[_%#$^~]", body)
+    problems += [character for character in text if ord(character) > 127]
+    if text.count("{") != text.count("}"):
+        problems.append("braces")
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    columns = len(re.search(r"\\begin\{tabular\}\{([lrc]+)\}", text)[1])
+    problems += [line for line in lines if len(re.findall(r"(?<!\\)&", line)) != columns - 1]
+    return problems
+
+
+def test_latex_tables_parse(finished):
+    """Every .tex file, and variants with underscores and percent signs."""
+    files = list((finished / "results").glob("*.tex"))
+    assert len(files) == 2
+    for path in files:
+        text = path.read_text()
+        assert r"\toprule" in text
+        assert latex_problems(text) == []
+    table = pd.read_csv(finished / "results/ablate_tau.csv")
+    table["variant"] = ["dispersed_tau 20", "100% & more"]
+    text = latex(readable(table))
+    assert r"dispersed\_tau 20" in text
+    assert r"100\% \& more" in text
+    assert latex_problems(text) == []
+    assert latex_problems(text.replace(r"dispersed\_tau", "dispersed_tau")) == ["_"]
+
+
+def test_rows_of_a_table_are_found_by_their_recorded_identity(runs):
+    done, missing = finished_rows(read_grid(runs))
+    assert [row.run.method_name for row in done] == ["direct", "scalecrafter"]
+    assert all(len(row.run.identity["model"]["sha256"]) == 64 for row in done)
+    assert len(missing) == 1

@@ -1,0 +1,135 @@
+"""Generating runs on a tiny real pipeline: files, resume, crashes, and what is refused."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.sampling import generate
+from experiments.sampling.generate import generate_run
+from experiments.sampling.manifest import read_records
+from experiments.setup.compose import compose_config
+from experiments.setup.runs import build_run
+from tests.tiny import tiny_overrides
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 120  # seconds until a test gives up waiting for a process
+
+
+@pytest.fixture
+def tiny(pipe_folder, tmp_path):
+    return [*tiny_overrides(pipe_folder, tmp_path), "metrics=none"]
+
+
+def run_of(overrides):
+    return build_run(compose_config(overrides))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Hashes of the images and the manifest of a run."""
+    files = [*folder.glob("images/*"), folder / "manifest.jsonl", folder / "config.yaml"]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def wait_until(condition, process=None) -> None:
+    """Poll until ``condition()``, or the process has ended; fails after `PATIENCE`."""
+    end = time.monotonic() + PATIENCE
+    while not condition() and (process is None or process.poll() is None):
+        assert time.monotonic() < end, "gave up waiting"
+        time.sleep(0.01)
+
+
+def start(*overrides) -> subprocess.Popen:
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT, "env": os.environ}
+    return subprocess.Popen([sys.executable, "-m", "experiments.run", *overrides], **silent)
+
+
+def test_a_run_has_one_image_and_one_record_per_prompt(tiny):
+    run = run_of(tiny)
+    folder = generate_run(run)
+    assert folder == run.folder
+    assert folder.name == f"folder-scalecrafter-64x64-{run.digest[:8]}"
+    records = read_records(folder)
+    assert [r.id for r in records] == ["000000", "000001", "000002", "000003"]
+    assert [r.prompt for r in records] == [p.text for p in run.prompts]
+    assert Image.open(folder / records[0].file).size == (64, 64)
+
+
+def test_images_do_not_depend_on_the_batch_size(tiny, tmp_path):
+    """Up to rounding: batches of another size are summed in another order."""
+    first = generate_run(run_of([*tiny, "batch_size=4"]))
+    second = generate_run(run_of([*tiny, "batch_size=1", f"paths.runs={tmp_path / 'other'}"]))
+    for a, b in zip(read_records(first), read_records(second), strict=True):
+        pixels = [np.asarray(Image.open(f / r.file)).astype(int) for f, r in ((first, a), (second, b))]
+        assert np.abs(pixels[0] - pixels[1]).max() <= 1
+
+
+def test_only_missing_or_damaged_images_are_generated_again(tiny, monkeypatch):
+    run = run_of([*tiny, "batch_size=1"])
+    folder = generate_run(run)
+    before = contents(folder)
+    (folder / "images/000001.png").unlink()
+    (folder / "images/000002.png").write_bytes(b"damaged")
+    with (folder / "manifest.jsonl").open("a") as stream:
+        stream.write('{"id": "000003", "pro')  # torn by a crash
+    generated = []
+    original = generate.generate_batch
+    monkeypatch.setattr(
+        generate, "generate_batch", lambda r, p, m: generated.extend(x.id for x in p) or original(r, p, m)
+    )
+    generate_run(run)
+    assert generated == ["000001", "000002"]
+    assert contents(folder) == before
+    generated.clear()
+    generate_run(run)
+    assert not generated
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_rerun_after_kill_ends_with_the_same_files(tiny, tmp_path, images):
+    """kill -9 once the run folder holds some images; then run again and compare with an uninterrupted run."""
+    killed = [*tiny, f"paths.runs={tmp_path / 'killed'}", "batch_size=1", "sampler.steps=20"]
+    process = start(*killed)
+    wait_until(lambda: len(list(tmp_path.glob("killed/folder-*/images/*.png"))) >= images, process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    run = run_of(killed)
+    assert images <= len(list(run.folder.glob("images/*.png"))) < 4
+    resumed = generate_run(run)
+    whole = generate_run(run_of([*killed, f"paths.runs={tmp_path / 'whole'}"]))
+    assert contents(resumed) == contents(whole)
+    assert not list(resumed.rglob("*.tmp"))
+
+
+def test_two_jobs_that_need_the_same_run_generate_it_once(tiny):
+    """Started together; the second waits and finds it complete."""
+    jobs = [start(*tiny, "sampler.steps=30") for _ in range(2)]
+    assert [job.wait(timeout=PATIENCE) for job in jobs] == [0, 0]
+    run = run_of([*tiny, "sampler.steps=30"])
+    assert len((run.folder / "manifest.jsonl").read_text().splitlines()) == 4
+    costs = (run.folder / "costs.jsonl").read_text().splitlines()
+    assert len(costs) == 1
+
+
+def test_a_folder_of_another_run_is_left_alone(tiny):
+    run = run_of(tiny)
+    run.folder.mkdir(parents=True)
+    (run.folder / "config.yaml").write_text("something: else\n")
+    with pytest.raises(ValueError, match="another configuration"):
+        generate_run(run)
+    assert [path.name for path in run.folder.iterdir()] == ["config.yaml"]
+
+
+def test_a_full_disk_is_noticed_before_sampling(tiny, monkeypatch):
+    monkeypatch.setattr(generate, "disk_needed", lambda height, width, count: 10**18)
+    run = run_of(tiny)
+    with pytest.raises(OSError, match="less than the 1000000000000 MB that this run may need"):
+        generate_run(run)
+    assert not run.folder.exists()

@@ -1,0 +1,149 @@
+"""`python -m experiments.score_folders` on folders that belong to no run."""
+
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.score import as_estimate, score_features
+from experiments.scenes.renderer.scene import render, sample_scenes
+from experiments.scenes.scene_features import SceneFeatures
+from experiments.score_folders import main
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Eight rendered scenes at 128x128, and twelve real ones of two sizes, two of them small."""
+    for folder, seed, sides in (("images", 1, [128] * 8), ("real", 2, [128] * 5 + [160] * 5 + [64] * 2)):
+        (tmp_path / folder).mkdir()
+        for i, (scene, side) in enumerate(zip(sample_scenes(len(sides), seed), sides, strict=True)):
+            Image.fromarray(render(scene, side, side)).save(tmp_path / folder / f"{i:02d}.png")
+    return tmp_path
+
+
+def run(folders, *options, capsys):
+    paths = ["--images", str(folders / "images"), "--reference", str(folders / "real")]
+    main([*paths, "--features", "scenes", "--cache", str(folders / "cache"), *options])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_scores_match_the_features_of_both_folders(folders, capsys):
+    scores = run(folders, "--out", str(folders / "scores.json"), capsys=capsys)
+    extractor = SceneFeatures()
+    sides = {"images": [128] * 8, "real": [128] * 5 + [160] * 5 + [64] * 2}
+    found = []
+    for folder, seed in (("images", 1), ("real", 2)):
+        scenes = zip(sample_scenes(len(sides[folder]), seed), sides[folder], strict=True)
+        found.append([extractor(render(scene, side, side)[None])[0] for scene, side in scenes])
+    expected = score_features(*found, "r")
+    for key in ("fid_r", "fid_r_se", "kid_r", "kid_r_se"):
+        assert scores[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-6)
+    assert scores["protocol"]["reference"]["n"] == 12
+    kept = json.loads((folders / "scores.json").read_text())
+    assert {key: value for key, value in kept.items() if not key.endswith("_jackknife")} == scores
+    assert as_estimate(kept, "fid_r").se == pytest.approx(scores["fid_r_se"])
+
+
+def test_crops_leave_out_real_images_that_are_too_small(folders, capsys):
+    scores = run(folders, "--crops", "100:3", capsys=capsys)
+    assert scores["pfid_r"] > 0
+    assert scores["protocol"]["reference"]["left_out"] == 2
+    assert scores["protocol"]["crops"] == "3 crops of 100x100 per image, by name, seed 0"
+    whole = run(folders, "--crops", "100:3", "--whole-reference", capsys=capsys)
+    assert whole["protocol"]["reference"]["crops"] == "whole images"
+    assert whole["pfid_r"] != scores["pfid_r"]
+
+
+def test_minimum_side_leaves_out_small_real_images(folders, capsys):
+    scores = run(folders, "--minimum-side", "129", capsys=capsys)
+    assert scores["protocol"]["reference"]["n"] == 5
+    assert scores["protocol"]["reference"]["left_out"] == 7
+    assert scores["fid_r"] != run(folders, capsys=capsys)["fid_r"]
+
+
+def test_a_saved_reference_replaces_its_pictures(folders, capsys):
+    expected = run(folders, "--save-reference", str(folders / "real.npz"), capsys=capsys)
+    found = run(folders, "--reference", str(folders / "real.npz"), capsys=capsys)
+    assert found == expected
+    with pytest.raises(ValueError, match="its crops is whole images, here it is 3 crops of 64x64"):
+        run(folders, "--reference", str(folders / "real.npz"), "--crops", "64:3", capsys=capsys)
+
+
+def test_tar_shards_and_rendered_scenes_are_references(folders, capsys):
+    expected = run(folders, capsys=capsys)
+    with tarfile.open(folders / "real.tar", "w") as archive:
+        for path in sorted((folders / "real").iterdir()):
+            archive.add(path, path.name)
+    found = run(folders, "--reference", str(folders / "real.tar"), capsys=capsys)
+    assert found["fid_r"] == expected["fid_r"]
+    rendered = run(folders, "--reference", "scenes", "--scenes", "20", capsys=capsys)
+    assert rendered["protocol"]["reference"]["source"] == "20 scenes rendered at 128x128, seed 2"
+    extractor = SceneFeatures()
+    real = [extractor(render(scene, 128, 128)[None])[0] for scene in sample_scenes(20, 2)]
+    images = [extractor(render(scene, 128, 128)[None])[0] for scene in sample_scenes(8, 1)]
+    assert rendered["fid_r"] == pytest.approx(score_features(images, real, "r")["fid_r"], rel=1e-3)
+
+
+def test_two_methods_on_the_same_prompts(folders, capsys):
+    """The second is the first with its noise: the difference is that of the two scores, with a smaller error."""
+    (folders / "noisy").mkdir()
+    rng = np.random.default_rng(0)
+    for path in (folders / "images").iterdir():
+        pixels = np.asarray(Image.open(path)).astype(float)
+        noisy = np.clip(pixels + rng.normal(0, 30, pixels.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folders / "noisy" / path.name)
+    alone = run(folders, "--images", str(folders / "noisy"), capsys=capsys)
+    scores = run(folders, "--against", str(folders / "noisy"), capsys=capsys)
+    found = scores["against"]["fid_r"]
+    assert found["other"] == alone["fid_r"]
+    assert found["difference"] == pytest.approx(scores["fid_r"] - alone["fid_r"])
+    low, high = found["interval95"]
+    assert (low + high) / 2 == pytest.approx(found["difference"])
+    assert (high - low) / 2 == pytest.approx(1.96 * found["se"])
+    assert found["se"] < np.hypot(scores["fid_r_se"], alone["fid_r_se"])
+    (folders / "noisy" / "07.png").rename(folders / "noisy" / "99.png")
+    with pytest.raises(ValueError, match="hold images of different names"):
+        run(folders, "--against", str(folders / "noisy"), capsys=capsys)
+
+
+def test_more_scores(folders, capsys):
+    scores = run(folders, "--also", "precision_recall,kid_subsets", capsys=capsys)
+    assert 0 <= scores["precision_r"] <= 1
+    assert scores["kid_subsets_r_std"] >= 0
+    with pytest.raises(SystemExit):
+        run(folders, "--also", "beauty", capsys=capsys)
+    assert "unknown metric 'beauty'" in capsys.readouterr().err
+    for name in ("inception_score", "clip_score"):
+        (folders / "images" / "00.txt").write_text("a picture")
+        with pytest.raises(ValueError, match="01.png has no caption|inception_score needs whole images"):
+            run(folders, "--also", name, capsys=capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--images", "/nowhere"], "no folder or tar file of images at /nowhere"),
+        (["--reference", "/nowhere"], "no folder or tar file of images at /nowhere"),
+        (["--reference", "/nowhere.npz"], "no reference at /nowhere.npz"),
+        (["--crops", "129:3"], "crops of 129 pixels do not fit into images of 128"),
+        (["--crops", "ten"], "unknown crops 'ten': choose from native, fidc1024, anyres or SIZE:COUNT"),
+        (["--minimum-side", "500"], "a reference needs 2 images: 0 of 12 in .*real have 500 pixels or more"),
+        (["--features", "inception", "--weights", "/nowhere.pth"], "no Inception weights at /nowhere.pth"),
+    ],
+)
+def test_invalid_options_are_one_line(folders, capsys, options, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run(folders, *options, capsys=capsys)
+
+
+def test_a_damaged_picture_is_named_and_mixed_sizes_are_refused(folders, capsys):
+    path = folders / "images" / "03.png"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"cannot read image .*03.png"):
+        run(folders, capsys=capsys)
+    Image.new("RGB", (64, 64)).save(path)
+    with pytest.raises(ValueError, match=r"03.png is 64x64, but .*00.png is 128x128"):
+        run(folders, capsys=capsys)

@@ -1,0 +1,91 @@
+"""Scoring runs: what metrics.json holds, and that scores of other prompts or other metrics are kept beside it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.results.reading import read_scores
+from experiments.scoring.runs import check_scorable, complete_run, score_run
+from experiments.setup.architecture import open_architecture
+from experiments.setup.compose import compose_config
+from experiments.setup.runs import base_run, build_run
+from tests.tiny import tiny_overrides
+
+
+@pytest.fixture
+def tiny(pipe_folder, tmp_path):
+    return tiny_overrides(pipe_folder, tmp_path)
+
+
+def run_of(overrides):
+    return build_run(compose_config(overrides))
+
+
+def test_a_completed_run_has_all_scores(tiny):
+    run = run_of(tiny)
+    assert complete_run(run) == json.loads((run.folder / "metrics.json").read_text())
+    metrics = read_scores(run.scores_file)
+    assert metrics["n"] == 4
+    for key in ("fid_r", "kid_r", "fid_b", "kid_b"):
+        assert np.isfinite(metrics[key])
+        assert metrics[f"{key}_se"] >= 0
+    assert metrics["repetition"] >= 0
+    assert metrics["seconds_per_image"] > 0
+    assert metrics["protocol"]["reference"]["n"] == 12
+
+
+def test_u_net_evaluations_are_counted(tiny):
+    """Two steps on a guidance pair: at four times the area each counts four; four windows as many; Lanczos none."""
+    expected = {"direct": 8, "scalecrafter": 8, "multidiffusion": 8, "upscale": 2}
+    for method, evaluations in expected.items():
+        scores = complete_run(run_of([*tiny, f"method={method}"]))
+        assert scores["unet_evaluations_per_image"] == evaluations
+
+
+def test_scores_are_kept_for_every_number_of_prompts_and_way_of_scoring(tiny):
+    """With three prompts and with four, with crops and without; metrics.json is the last."""
+    tiny = [*tiny, "method=direct"]
+    kinds = [[*tiny, "prompts.limit=4"], [*tiny, "prompts.limit=3"], [*tiny, "prompts.limit=3", "metrics.crops=null"]]
+    runs = [run_of(overrides) for overrides in kinds]
+    for run in runs:
+        complete_run(run)
+    assert len({run.folder for run in runs}) == 1
+    scores = [read_scores(run.scores_file) for run in runs]
+    assert [(found["n"], "pfid_r" in found) for found in scores] == [(4, True), (3, True), (3, False)]
+    assert json.loads((runs[0].folder / "metrics.json").read_text()) == scores[-1]
+
+
+def test_base_samples_use_the_models_own_sampling(tiny):
+    """Whatever the row samples with: one base run for all rows, so that they share a reference."""
+    runs = [run_of([*tiny, *options]) for options in ([], ["sampler.eta=1"], ["sampler.guidance_scale=2", "seed=0"])]
+    assert len({run.folder for run in runs}) == 3
+    assert len({base_run(run).folder for run in runs}) == 1
+    base = base_run(runs[0])
+    assert (base.height, base.width, base.method_name) == (32, 32, "direct")
+    assert base.digest == run_of([*tiny, "method=direct", "resolution=x1", "sampler.eta=0"]).digest
+    assert base_run(run_of([*tiny, "seed=1"])).folder != base.folder
+
+
+def test_missing_images_are_named(tiny):
+    with pytest.raises(ValueError, match="lacks 4 images: generate them with python -m experiments.run"):
+        score_run(run_of([*tiny, "method=direct"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("prompts.limit=2", "2 prompts are too few for a score"),
+        ("metrics.repetition=boxes", "metrics.repetition is null, scenes or windows"),
+        ("metrics.also=[fd]", "unknown metric 'fd'"),
+        ("metrics.reference=/nowhere", "/nowhere"),
+        ("metrics.reference=/nowhere.npz", "no reference at /nowhere.npz"),
+        ("metrics.reference='cleanfid:nothing'", "clean-fid has no statistics 'nothing'"),
+        ("metrics.crops=ten", "unknown crops 'ten'"),
+    ],
+)
+def test_runs_that_cannot_be_scored_are_refused_first(tiny, change, message):
+    run = build_run(compose_config([*tiny, change]), open_architecture)
+    with pytest.raises((ValueError, OSError), match=message):
+        check_scorable(run)
+    assert not run.folder.exists()

@@ -1,0 +1,62 @@
+"""Composition: every option composes, and what is wrong is one line that names it, before anything is sampled."""
+
+import pytest
+
+from experiments.setup.compose import compose_config, plain_values
+from experiments.setup.runs import build_run, resolve_limit
+from experiments.setup.schema import CONF
+from tests.tiny import tiny_overrides
+
+
+@pytest.fixture
+def tiny(pipe_folder, tmp_path):
+    return tiny_overrides(pipe_folder, tmp_path)
+
+
+def test_every_option_of_every_group_composes():  # experiments: test_grid.py
+    for path in CONF.rglob("*.yaml"):
+        group = path.parent.relative_to(CONF).as_posix()
+        if group in (".", "experiment") or group.startswith("hydra"):
+            continue
+        config = compose_config([f"{group}={path.stem}"])
+        plain_values(config)
+
+
+ERRORS = [
+    ("method=nope", "Could not find 'method/nope' Available options in 'method': attention_scaling direct multidiff"),
+    ("resolution=x5", "Available options in 'resolution': x1 x16 x4 x6_25 x8"),
+    ("promts.limit=3", "Could not override 'promts.limit'"),
+    ("sampler.steps=abc", "Value 'abc' of type 'str' could not be converted to Integer full_key: sampler.steps"),
+    ("scalecrafter.tau=2.5", "could not be converted to Integer full_key: scalecrafter.tau"),
+    ("multidiffusion.circular=maybe", "is not a valid bool .*full_key: multidiffusion.circular"),
+    ("prompts.limit=many", "prompts.limit is a number, null or paper, not 'many'"),
+    ("prompts.limit=null", "prompts.limit"),
+    ("prompts.limit=0", "at least 1"),
+    ("prompts=file", "prompts.path"),
+    ("model.path=null", "model.path is missing"),
+    ("model.path=/nowhere", "no pipeline folder at /nowhere"),
+    ("model.dtype=float31", "must be auto"),
+    ("batch_size=none", "batch_size gives none"),
+    ("shard=3/3", "shard is I/N with I from 0 to N - 1"),
+    ("resolution.scale_width=2.1", "resolution.scale_width gives 67.2"),
+    ("resolution.scale_width=2.25", "divisible by 32.*nearest size is 64x64"),
+    ("scalecrafter.settings=nope", "nope"),
+    ("scalecrafter.dilation={mid_blok: 2}", "mid_blok"),
+    ("method=syncdiffusion syncdiffusion.anchor=last", "method syncdiffusion: .*anchor"),
+    ("method=multidiffusion multidiffusion.stride=9", "stride"),
+    ("method=upscale_sd upscale_sd.model=/nowhere", "no x4 upscaler at '/nowhere'"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), ERRORS, ids=[change for change, _ in ERRORS])
+def test_wrong_options_are_one_line(tiny, change, message, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        build_run(compose_config([*tiny, *change.split(" ")] if change.startswith("method=") else [*tiny, change]))
+    assert "\n" not in str(caught.value)
+
+
+def test_paper_limit_depends_on_the_size():
+    assert [resolve_limit("paper", side, side) for side in (512, 1024, 1025)] == [30_000, 30_000, 10_000]
+    assert resolve_limit(7, 64, 64) == 7
+    assert resolve_limit(None, 64, 64) is None

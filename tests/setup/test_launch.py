@@ -1,0 +1,140 @@
+"""Hydra as its users know it: every run through hydra.main, jobs under each launcher, and what becomes of failures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from experiments.setup.compose import compose_config
+from experiments.setup.launch import JobsFailed, Outcome, launch, read_outcome, report_failures
+from experiments.setup.runs import build_run
+from experiments.setup.schema import CONF
+from tests.tiny import tiny_overrides
+
+ROOT = Path(__file__).resolve().parents[2]
+TAUS = ["experiment=ablate_tau", "resolution=x4", "scalecrafter.tau=99,50"]  # 99 is not a valid tau
+SUBMITIT = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"]  # slurm_gpu's local counterpart
+
+
+@pytest.fixture
+def tiny(pipe_folder, tmp_path):
+    return [*tiny_overrides(pipe_folder, tmp_path), "prompts.limit=3", "metrics.crops=null"]
+
+
+def run(*arguments, module="experiments.run"):
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [["hydra/launcher=local_cpu"], pytest.param(SUBMITIT, marks=pytest.mark.slow)],
+    ids=["joblib", "submitit"],
+)
+def test_failed_jobs_stop_no_other_under_any_launcher(tiny, tmp_path, launcher):
+    done = run(*TAUS, *tiny, *launcher, "metrics=none", f"hydra.run.dir={tmp_path / 'jobs'}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: 1 of 2 jobs failed, the others are complete: scalecrafter.tau=99: tau counts reference steps"
+    )
+    good = build_run(compose_config([*tiny, "method=scalecrafter", "scalecrafter.tau=50", "metrics=none"]))
+    assert len(list(good.folder.glob("images/*.png"))) == 3
+    assert read_outcome(tmp_path / "jobs/0").error is not None
+    assert read_outcome(tmp_path / "jobs/1").error is None
+    if launcher == SUBMITIT:
+        codes = [path.read_text() for path in (tmp_path / "jobs").glob(".submitit/**/*_log.err")]
+        assert codes
+
+
+def test_one_run_leaves_its_configuration_and_logs(tiny, tmp_path):
+    """Through hydra.main: hydra.* overrides act, .hydra is written, debug logs appear on request."""
+    jobs = tmp_path / "jobs"
+    done = run(*tiny, "method=direct", "metrics=none", f"hydra.run.dir={jobs}", "hydra.verbose=true")
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.splitlines()[-1])
+    assert yaml.safe_load((jobs / ".hydra/overrides.yaml").read_text())[-2:] == ["method=direct", "metrics=none"]
+    resolved = yaml.safe_load((folder / ".hydra/config.yaml").read_text())
+    assert resolved["method"]["object"]["_target_"] == "baselines.direct.Direct"
+    assert "${" not in (folder / ".hydra/config.yaml").read_text()
+    assert "images to generate" in (jobs / "run.log").read_text()
+    assert read_outcome(jobs) == Outcome(yaml.safe_load((jobs / ".hydra/overrides.yaml").read_text()))
+
+
+def test_a_failed_single_run_is_one_line_and_exit_code_two(tiny, pipe_folder, tmp_path):
+    import shutil
+
+    damaged = shutil.copytree(pipe_folder, tmp_path / "damaged")
+    (damaged / "unet/diffusion_pytorch_model.safetensors").write_bytes(b"damaged")
+    done = run(*tiny, f"model.path={damaged}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: the model at {damaged} is incomplete or damaged")
+    assert "Traceback" not in done.stderr
+
+
+def test_information_is_hydras(tmp_path):
+    """--help names groups and examples, --cfg job what will act, an experiment's settings included."""
+    shown = run("--help").stdout
+    for text in (
+        "method: attention_scaling, direct",
+        "scalecrafter/freeu:",
+        "== Examples ==",
+        "experiment=ablate_tau",
+    ):
+        assert text in shown
+    config = yaml.safe_load(run("--cfg", "job", "experiment=ablate_dilation").stdout)
+    assert config["scalecrafter"]["dispersed_tau"] == 0
+    assert config["prompts"]["limit"] == 32
+
+
+def test_sweeps_run_in_process_and_report_every_failure(tmp_path, monkeypatch):
+    seen = []
+
+    def job(config):
+        seen.append((config.method.name, config.seed))
+        if config.seed == 1:
+            raise ValueError("made\nto fail")
+        if config.seed == 2:
+            raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(sys, "argv", ["test"])
+    line = ["method=direct,upscale", "seed=0,1,2", f"paths.runs={tmp_path}"]
+    with pytest.raises(JobsFailed, match="4 of 6 jobs failed, the others are complete: method=direct seed=1: made to"):
+        launch(job, line)
+    assert seen == [(method, seed) for method in ("direct", "upscale") for seed in (0, 1, 2)]
+    (jobs,) = tmp_path.glob(".jobs/*")
+    assert "RuntimeError: unexpected" in (jobs / "2/error.txt").read_text()
+    assert json.loads((jobs / "0/outcome.json").read_text())["error"] is None
+
+
+def test_skipped_rows_do_nothing(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["test"])
+    rows = ["experiment=table1", "resolution=x16", "method=direct,syncdiffusion", f"paths.runs={tmp_path}"]
+    launch(lambda config: seen.append(config.method.name), rows)
+    assert seen == ["direct", "syncdiffusion"]  # both keys of the rule are on the command line
+    seen.clear()
+    launch(lambda config: seen.append(config.method.name), [*rows[:2], "seed=3", rows[3]])
+    assert seen == ["direct", "upscale", "multidiffusion", "scalecrafter"]
+
+
+def test_a_job_that_left_nothing_was_killed(tmp_path):
+    (tmp_path / "3").mkdir()
+    outcome = read_outcome(tmp_path / "3")
+    with pytest.raises(JobsFailed, match="1 of 2 jobs failed.*job 3: no outcome in .*3: the job was killed"):
+        report_failures(None, [Outcome(["a=1"]), outcome])
+    report_failures(None, [Outcome(["a=1"]), Outcome(["a=2"])])
+
+
+def test_slurm_launcher_asks_for_one_gpu_per_run():
+    """Running it needs SLURM: what it would ask for is read."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(
+            "config", ["hydra/launcher=slurm_gpu", "hydra.launcher.partition=gpu"], return_hydra_config=True
+        )
+    launcher = config.hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher")
+    assert (launcher.gpus_per_node, launcher.partition, launcher.tasks_per_node) == (1, "gpu", 1)

@@ -1,0 +1,52 @@
+"""Digests of weight files: they follow the contents, and a file is hashed once."""
+
+import hashlib
+import os
+
+import pytest
+
+from experiments.setup import weights
+from experiments.setup.weights import file_digest, folder_digest, weights_digest
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    weights._hash.cache_clear()
+    return tmp_path / "cache/scalecrafter/digests.json"
+
+
+def test_a_file_is_hashed_once_and_again_when_it_changed(cache, tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"one")
+    assert file_digest(path) == hashlib.sha256(b"one").hexdigest()
+    assert cache.is_file()
+    weights._hash.cache_clear()  # as in another process
+    monkeypatch.setattr(weights, "sha256_of_file", None)
+    assert file_digest(path) == hashlib.sha256(b"one").hexdigest()
+    monkeypatch.undo()
+    stat = path.stat()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert file_digest(path) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_a_damaged_or_unwritable_cache_only_costs_time(cache, tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"a")
+    cache.parent.mkdir(parents=True)
+    cache.write_text("[")
+    assert file_digest(path) == hashlib.sha256(b"a").hexdigest()
+    weights._hash.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    assert file_digest(path) == hashlib.sha256(b"a").hexdigest()
+
+
+def test_the_digest_of_a_folder_covers_names_and_contents(cache, tmp_path, save_pipeline):
+    folder = save_pipeline("sd15")
+    total = hashlib.sha256()
+    for path in [*sorted(folder.glob("*/*")), folder / "model_index.json"]:
+        if path.suffix in (".json", ".safetensors", ".txt"):
+            total.update(path.relative_to(folder).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
+    assert folder_digest(folder) == weights_digest(folder) == total.hexdigest()
+    assert weights_digest(folder, folder / "vae") != total.hexdigest()
