@@ -15,22 +15,29 @@ from eval.frechet import checked_features, features_to_fid
 SUBSETS, SUBSET_SIZE = 100, 1000  # as KID is usually reported
 EXTRAPOLATION_POINTS = 15
 INCEPTION_SPLITS = 10
+SPLIT_SEED = 2020  # of torch-fidelity
 NEIGHBOURS = 3  # of precision and recall
 
 
 def kid_of_subsets(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of KID over 100 random subsets of 1000 images (of all images if there are fewer).
+    """Mean and standard deviation of KID over 100 random subsets of 1000 images.
 
     This is how papers report KID. The standard deviation over subsets is not a standard error of the mean.
 
     Args:
         x: (n, dim) features of generated images.
         y: (m, dim) features of reference images.
+
+    Raises:
+        ValueError: fewer than 1000 images on a side, so that all subsets would be the same.
     """
     from torch_fidelity.metric_kid import kid_features_to_metric
 
-    size = min(SUBSET_SIZE, len(x), len(y))
-    found = kid_features_to_metric(*tensors(x, y), kid_subsets=SUBSETS, kid_subset_size=size, verbose=False)
+    if min(len(x), len(y)) < SUBSET_SIZE:
+        raise ValueError(
+            f"kid_subsets needs {SUBSET_SIZE} images on each side, not {len(x)} and {len(y)}: kid uses all pairs instead"
+        )
+    found = kid_features_to_metric(*tensors(x, y), kid_subsets=SUBSETS, kid_subset_size=SUBSET_SIZE, verbose=False)
     return found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
 
 
@@ -54,21 +61,33 @@ def precision_recall(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     return {"precision": found["precision"], "recall": found["recall"]}
 
 
-def inception_score(logits: np.ndarray, splits: int = INCEPTION_SPLITS) -> tuple[float, float]:
+def inception_score(
+    logits: np.ndarray, rows: np.ndarray | None = None, *, splits: int = INCEPTION_SPLITS
+) -> tuple[float, float]:
     """Mean and standard deviation over splits of the Inception score (Salimans et al. 2016, arXiv 1606.03498).
+
+    The split of an image depends on its index among all n images only, so scores with and without some images are
+    comparable. With all images the splits are those of torch-fidelity.
 
     Args:
         logits: (n, classes) of the Inception network.
+        rows: indices of the images to score; all if not given.
+        splits: number of splits.
 
     Raises:
         ValueError: fewer images than splits.
     """
     from torch_fidelity.metric_isc import isc_features_to_metric
 
-    if len(logits) < splits:
-        raise ValueError(f"the Inception score needs at least {splits} images, not {len(logits)}")
-    found = isc_features_to_metric(torch.from_numpy(np.asarray(logits)), splits=splits)
-    return found["inception_score_mean"], found["inception_score_std"]
+    n = len(logits)
+    if n < splits:
+        raise ValueError(f"the Inception score needs at least {splits} images, not {n}")
+    chosen = np.ones(n, dtype=bool) if rows is None else np.isin(np.arange(n), rows)
+    order = np.random.RandomState(SPLIT_SEED).permutation(n)
+    parts = [order[i * n // splits : (i + 1) * n // splits] for i in range(splits)]
+    kept = [torch.from_numpy(np.asarray(logits)[part[chosen[part]]]) for part in parts if chosen[part].any()]
+    scores = [isc_features_to_metric(part, splits=1, shuffle=False)["inception_score_mean"] for part in kept]
+    return float(np.mean(scores)), float(np.std(scores))
 
 
 def clip_scores(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
@@ -78,34 +97,43 @@ def clip_scores(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     return 100 * np.clip((images * texts).sum(axis=1) / lengths, 0, None)
 
 
-def fid_at_infinity(x: np.ndarray, y: np.ndarray, *, seed: int = 0) -> float:
+def fid_at_infinity(x: np.ndarray, y: np.ndarray, rows: np.ndarray | None = None, *, seed: int = 0) -> float:
     """FID extrapolated to infinitely many images on both sides (Chong & Forsyth 2020, arXiv 1911.07023).
 
     The bias of FID is about c / n. A line is fitted to the scores of random subsets, from a half to all images of both
     sides, as a function of 1 / share; its intercept estimates the unbiased score.
 
+    The subsets follow from a random rank of each image that depends on its index and ``seed`` only, so scores with and
+    without some images are comparable.
+
     Args:
         x: (n, dim) features of generated images.
         y: (m, dim) features of reference images.
+        rows: indices of the generated images to score; all if not given.
         seed: of the random subsets.
 
     Raises:
-        ValueError: fewer than 2 * dim images on a side, where the bias is not linear in 1 / n.
+        ValueError: fewer than 4 * dim images on a side: the smallest subset needs 2 * dim, because the bias is not
+            linear in 1 / n below that.
     """
     x, y = checked_features(x), checked_features(y)
     dim, smaller = x.shape[1], min(len(x), len(y))
-    if smaller < 2 * dim:
-        raise ValueError(f"FID at infinite n needs {2 * dim} images on each side with {dim} dimensions, not {smaller}")
+    if smaller < 4 * dim:
+        raise ValueError(f"FID at infinite n needs {4 * dim} images on each side with {dim} dimensions, not {smaller}")
     rng = np.random.default_rng(seed)
+    chosen = np.ones(len(x), dtype=bool) if rows is None else np.isin(np.arange(len(x)), rows)
     shares = np.linspace(0.5, 1, EXTRAPOLATION_POINTS)
-    scores = [features_to_fid(subset(x, share, rng), subset(y, share, rng)) for share in shares]
+    scores = []
+    for share in shares:
+        order, other = rng.permutation(len(x)), rng.permutation(len(y))
+        scores.append(features_to_fid(first(x[order[chosen[order]]], share), first(y[other], share)))
     _, intercept = np.polyfit(1 / shares, scores, 1)
     return float(intercept)
 
 
-def subset(features: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """A random share of the rows."""
-    return features[rng.permutation(len(features))[: round(share * len(features))]]
+def first(features: np.ndarray, share: float) -> np.ndarray:
+    """The first share of the rows."""
+    return features[: round(share * len(features))]
 
 
 def tensors(*arrays: np.ndarray) -> tuple[torch.Tensor, ...]:

@@ -3,18 +3,22 @@
 Delete-a-group jackknife over prompts (Shao & Wu 1989; unequal groups as in Busing, Meijer & van der Leeden 1999): the
 score is recomputed without one group of generated images at a time. The bootstrap is unsuitable: resampling with
 replacement repeats images, which lowers the rank of the covariance and inflates FID. The jackknife also cancels a bias
-of the form c / n, which FID has. The reference set is taken as fixed: the error is that of the generated images.
+of the form c / n, which FID has. A reference of real images is taken as fixed: the error is that of the generated
+images. Base samples belong to the same prompts, so a group is left out on both sides (``paired=True``).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats as distributions
 
-from eval.frechet import FixedReference, Stats, checked_features, features_to_stats
-from eval.kid import group_pairs, kernel_sums
+from eval.frechet import FixedReference, Stats, features_to_fid, features_to_stats, stats_to_fid
+from eval.kid import PairedSums, checked_sides, group_pairs, kernel_sums, paired_group_pairs
 
 GROUPS = 20
 MINIMUM_IMAGES = 3  # leaving one out must leave two
@@ -34,18 +38,36 @@ def prompt_groups(n: int, *, count: int = GROUPS, seed: int = 0) -> list[np.ndar
     return [np.sort(group) for group in groups]
 
 
+def prompts_key(ids: Sequence[str], groups: Sequence[np.ndarray]) -> str:
+    """Identity of the images' prompts, their order and their grouping: 16 hex digits of a SHA-256."""
+    content = json.dumps([list(ids), [group.tolist() for group in groups]])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A score, its values without each group of prompts, and the sizes of the groups."""
+    """A score with its uncertainty over prompts.
+
+    Args:
+        value: the score of all images.
+        without: the score without each group of prompts.
+        group_sizes: number of images in each group.
+        key: identity of the prompts and their grouping, see `prompts_key`.
+    """
 
     value: float
     without: tuple[float, ...]
     group_sizes: tuple[int, ...]
+    key: str = ""
 
     @property
     def se(self) -> float:
         """Standard error over prompts."""
         return jackknife_se(self.value, self.without, self.group_sizes)
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Confidence interval of the score at this number of images (the bias of FID remains)."""
+        return interval_of(self.value, self.se, len(self.group_sizes), level=level)
 
     def minus(self, other: Estimate) -> tuple[float, float]:
         """Difference of two methods' scores on the same prompts, and its standard error.
@@ -53,10 +75,10 @@ class Estimate:
         Prompts that are hard for both methods shift both scores, so this error is usually far below that of a score.
 
         Raises:
-            ValueError: the groups differ, so these are not scores of the same prompts.
+            ValueError: the prompts or their groups differ.
         """
-        if self.group_sizes != other.group_sizes:
-            raise ValueError("a paired difference needs scores of the same prompts: their groups differ")
+        if (self.key, self.group_sizes) != (other.key, other.group_sizes):
+            raise ValueError("a paired difference needs scores of the same prompts in the same order: these differ")
         value = self.value - other.value
         without = [a - b for a, b in zip(self.without, other.without, strict=True)]
         return value, jackknife_se(value, without, self.group_sizes)
@@ -71,44 +93,108 @@ def jackknife_se(score: float, without_group: Sequence[float], group_sizes: Sequ
     return float(np.sqrt((np.square(pseudo - estimate) / (h - 1)).mean()))
 
 
-def estimate_fid(x: np.ndarray, y: np.ndarray, *, groups: Sequence[np.ndarray] | None = None) -> Estimate:
-    """FID of generated features x (n, dim) against y (m, dim), with its uncertainty over the prompts of x."""
-    x = checked_features(x)
-    reference = FixedReference(y)
+def interval_of(value: float, se: float, groups: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of a score or difference whose ``se`` comes from a jackknife over ``groups`` groups.
+
+    Student's t with groups − 1 degrees of freedom: with 20 groups 2.09 standard errors instead of 1.96.
+    """
+    half = float(distributions.t.ppf((1 + level) / 2, groups - 1)) * se
+    return value - half, value + half
+
+
+def estimate_fid(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    groups: Sequence[np.ndarray] | None = None,
+    ids: Sequence[str] | None = None,
+    paired: bool = False,
+) -> Estimate:
+    """FID with its uncertainty over the prompts of x.
+
+    Args:
+        x: (n, dim) features of generated images.
+        y: (m, dim) features of the reference.
+        groups: indices of x to leave out together; `prompt_groups` if not given.
+        ids: (n,) one for each row of x, the same for two methods on the same prompts; 0 … n−1 if not given.
+        paired: x_i and y_i belong to the same prompt, so a group is left out on both sides; requires n = m.
+    """
+    x, y = checked_sides(x, y, paired=paired)
     groups = prompt_groups(len(x)) if groups is None else groups
-    smallest = len(x) - max(len(group) for group in groups)
-    if reference.full_rank and smallest > x.shape[1]:
+    full_rank = len(x) - max(len(group) for group in groups) > x.shape[1]
+    if paired:
+        whole = features_to_fid(x, y)
+        if full_rank:
+            a, b = features_to_stats(x), features_to_stats(y)
+            without = [stats_to_fid(_stats_without(a, x[rows]), _stats_without(b, y[rows])) for rows in groups]
+        else:
+            without = [features_to_fid(np.delete(x, rows, axis=0), np.delete(y, rows, axis=0)) for rows in groups]
+        return _estimate(whole, without, groups, ids)
+    reference = FixedReference(y)
+    if reference.full_rank and full_rank:
         stats = features_to_stats(x)
         without = [reference.fid_of_stats(_stats_without(stats, x[group])) for group in groups]
     else:
         without = [reference.fid(np.delete(x, group, axis=0)) for group in groups]
-    return Estimate(reference.fid(x), tuple(without), tuple(len(group) for group in groups))
+    return _estimate(reference.fid(x), without, groups, ids)
 
 
-def estimate_kid(x: np.ndarray, y: np.ndarray, *, groups: Sequence[np.ndarray] | None = None) -> Estimate:
-    """KID of generated features x (n, dim) against y (m, dim), with its uncertainty over the prompts of x."""
-    sums = kernel_sums(x, y)
+def estimate_kid(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    groups: Sequence[np.ndarray] | None = None,
+    ids: Sequence[str] | None = None,
+    paired: bool = False,
+) -> Estimate:
+    """KID with its uncertainty over the prompts of x; arguments as in `estimate_fid`."""
+    sums = kernel_sums(x, y, paired=paired)
     groups = prompt_groups(len(x)) if groups is None else groups
-    pairs = group_pairs(x, groups)
+    pairs = paired_group_pairs(x, y, groups) if isinstance(sums, PairedSums) else group_pairs(x, groups)
     without = [sums.kid_without(group, own) for group, own in zip(groups, pairs, strict=True)]
-    return Estimate(sums.kid(), tuple(without), tuple(len(group) for group in groups))
+    return _estimate(sums.kid(), without, groups, ids)
 
 
 def estimate_all(
-    score: Callable[[np.ndarray], Mapping[str, float]], x: np.ndarray, *, groups: Sequence[np.ndarray] | None = None
+    score: Callable[[np.ndarray], Mapping[str, float]],
+    n: int,
+    *,
+    groups: Sequence[np.ndarray] | None = None,
+    ids: Sequence[str] | None = None,
 ) -> dict[str, Estimate]:
-    """Any scores of features x (n, dim) with their uncertainty; ``score`` is called again without each group."""
-    groups = prompt_groups(len(x)) if groups is None else groups
-    whole, without = score(x), [score(np.delete(x, group, axis=0)) for group in groups]
-    sizes = tuple(len(group) for group in groups)
-    return {name: Estimate(value, tuple(left[name] for left in without), sizes) for name, value in whole.items()}
+    """Any scores of n images with their uncertainty.
+
+    Args:
+        score: maps the sorted indices of the images to score (all, or all without a group) to named scores. It must
+            not depend on random numbers that change between these calls.
+        n: number of images.
+        groups: indices to leave out together; `prompt_groups` if not given.
+        ids: one for each image, as in `estimate_fid`.
+    """
+    groups = prompt_groups(n) if groups is None else groups
+    rows = np.arange(n)
+    whole, without = score(rows), [score(np.delete(rows, group)) for group in groups]
+    return {name: _estimate(value, [left[name] for left in without], groups, ids) for name, value in whole.items()}
 
 
-def estimate_mean(values: np.ndarray, *, groups: Sequence[np.ndarray] | None = None) -> Estimate:
-    """Mean of (n,) values, one per prompt, with its uncertainty."""
+def estimate_mean(
+    values: np.ndarray, *, groups: Sequence[np.ndarray] | None = None, ids: Sequence[str] | None = None
+) -> Estimate:
+    """Mean of (n,) values, one for each prompt, with its uncertainty; ``groups`` and ``ids`` as in `estimate_fid`."""
     groups = prompt_groups(len(values)) if groups is None else groups
-    without = tuple(float(np.delete(values, group).mean()) for group in groups)
-    return Estimate(float(values.mean()), without, tuple(len(group) for group in groups))
+    without = [float(np.delete(values, group).mean()) for group in groups]
+    return _estimate(float(values.mean()), without, groups, ids)
+
+
+def _estimate(
+    value: float, without: Sequence[float], groups: Sequence[np.ndarray], ids: Sequence[str] | None
+) -> Estimate:
+    sizes = tuple(len(group) for group in groups)
+    n = sum(sizes)
+    if ids is not None and len(ids) != n:
+        raise ValueError(f"{len(ids)} ids for {n} images: give one for each image")
+    names = [str(i) for i in range(n)] if ids is None else ids
+    return Estimate(value, tuple(without), sizes, prompts_key(names, groups))
 
 
 def _stats_without(stats: Stats, dropped: np.ndarray) -> Stats:

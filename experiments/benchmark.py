@@ -1,7 +1,7 @@
 """`python -m experiments.benchmark`: what each method costs, as a ratio to another one in the same run.
 
 Two methods are measured alternately many times, and each pair gives one ratio, so that other load on the machine
-slows both. Reported are the median and the range of the ratios. A new method is one more `Row` in `ROWS`.
+slows both. Reported are the median and the range of the ratios. A new method is one more `Row` in `benchmark_rows`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from experiments.cost.measuring import MEASURES, measure_pairs
 from experiments.scenes import WEIGHTS
 from experiments.setup.architecture import Model, open_model
 from experiments.setup.command_line import command
+from experiments.setup.compose import compose_config
 from experiments.setup.identity import environment
 from experiments.setup.models import ModelSource
 from scalecrafter.pipeline import training_size
@@ -55,15 +57,24 @@ class Row:
 
 
 PLAIN = {"noise_damped_tau": 0, "dispersed_tau": 0}
-ROWS = (
-    Row("re-dilation", ScaleCrafter(changes=PLAIN), 1.05, ("unet", "sampling", "memory")),
-    Row("the machinery alone (d = 1)", WithoutDilation(changes=PLAIN), 1.05),
-    Row("noise-damped guidance", ScaleCrafter(changes=PLAIN | {"noise_damped_tau": 50}), 1.55, ("unet", "memory")),
-    Row("attention scaling", AttentionScaling(), 1.05),
-    Row(
-        "MultiDiffusion, 8 windows a call / 1", MultiDiffusion(8), 1 / 1.5, baseline=MultiDiffusion(8, window_batch=1)
-    ),
-)
+
+
+def benchmark_rows(tables: Mapping[float | str, str | Path] | None = None) -> tuple[Row, ...]:
+    """What is measured; ``tables`` are the settings of a model that the library does not know."""
+    damped = PLAIN | {"noise_damped_tau": 50}
+    scalecrafter = partial(ScaleCrafter, tables=tables)
+    return (
+        Row("re-dilation", scalecrafter(changes=PLAIN), 1.05, ("unet", "sampling", "memory")),
+        Row("the machinery alone (d = 1)", WithoutDilation(tables=tables, changes=PLAIN), 1.05),
+        Row("noise-damped guidance", scalecrafter(changes=damped), 1.55, ("unet", "memory")),
+        Row("attention scaling", AttentionScaling(), 1.05),
+        Row(
+            "MultiDiffusion, 8 windows a call / 1",
+            MultiDiffusion(8),
+            1 / 1.5,
+            baseline=MultiDiffusion(8, window_batch=1),
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,7 @@ def summarize(row: Row, resolution: str, name: str, request: Request, values: Se
     )
 
 
-def requests(pipe: Any, resolutions: Sequence[str], batch: int, steps: int) -> dict[str, Request]:
+def requests(pipe: Any, rows: Sequence[Row], resolutions: Sequence[str], batch: int, steps: int) -> dict[str, Request]:
     """A request for each resolution; every method is checked against every size before anything is timed."""
     height, width = training_size(pipe)
     prompts, seeds = ["a red mushroom in a meadow"] * batch, list(range(batch))
@@ -113,15 +124,15 @@ def requests(pipe: Any, resolutions: Sequence[str], batch: int, steps: int) -> d
         for name in resolutions
     }
     for request in made.values():
-        for row in ROWS:
+        for row in rows:
             row.method.describe(pipe, request.height, request.width)
     return made
 
 
-def run_benchmark(model: Model, arguments: argparse.Namespace) -> list[Result]:
+def run_benchmark(model: Model, rows: Sequence[Row], arguments: argparse.Namespace) -> list[Result]:
     pipe = model.load()
-    asked = requests(pipe, arguments.resolutions, arguments.batch, arguments.steps)
-    measurements = [(row, name, *item) for item in asked.items() for row in ROWS for name in row.measures]
+    asked = requests(pipe, rows, arguments.resolutions, arguments.batch, arguments.steps)
+    measurements = [(row, name, *item) for item in asked.items() for row in rows for name in row.measures]
     results = []
     for row, name, resolution, request in tqdm(measurements, desc="benchmark", unit="row"):
         pairs = arguments.sampling_pairs if name == "sampling" else arguments.pairs
@@ -173,7 +184,8 @@ def main(argv: Sequence[str]) -> None:
     arguments = build_parser().parse_args(argv)
     name = "scenes" if arguments.model is None else "folder"
     model = open_model(ModelSource(name, arguments.model or str(WEIGHTS), dtype=arguments.dtype))
-    results = run_benchmark(model, arguments)
+    tables = None if arguments.model else compose_config([]).model.settings
+    results = run_benchmark(model, benchmark_rows(tables), arguments)
     report = {
         "environment": environment() | {"threads": str(torch.get_num_threads())},
         "model": {"name": model.name, "sha256": model.digest, "dtype": model.dtype},

@@ -1,5 +1,5 @@
-"""The main job on folders, metadata and images of the shape that real ones have: metadata to prompts, tar shards as the
-reference, Inception's file format, the table.
+"""The main job on folders, metadata and images of the shape that real ones have: metadata to prompts, tar shards as
+the reference, Inception's file format, the table.
 """
 
 import io
@@ -105,7 +105,7 @@ def test_the_papers_experiment(save_pipeline, laion):
     assert (config.prompts.source, config.prompts.limit) == ("manifest", "paper")
     assert config.metrics.extractor == "inception"
     small = [*grid.rows[0].overrides, "model=sd15", f"model.path={save_pipeline('sd15')}", "model.side=null"]
-    with pytest.raises(ValueError, match=r"laion.jsonl holds 6 prompts"):
+    with pytest.raises(ValueError, match=r"laion.jsonl contains 6 prompts"):
         build_run(compose_config(small))
 
 

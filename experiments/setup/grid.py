@@ -139,5 +139,7 @@ def skip_override(skip: Sequence[dict[str, Any]]) -> str:
 
 def label(key: str, value: str) -> str:
     """How a table names a value: ``scalecrafter.tau=20`` is "tau 20"."""
-    name = key.replace("/", ".").rsplit(".", 1)[-1]
-    return f"{name} {value.strip(chr(39)).replace('_', ' ') if '/' in key else value}"
+    name, shown = key.replace("/", ".").rsplit(".", 1)[-1], value.strip("'")
+    if "/" in key:
+        shown = shown.replace("_", " ")
+    return f"{name} {shown.lower() if shown in ('True', 'False') else shown}"

@@ -70,14 +70,19 @@ def fast(pipe, prompt, seed, size, method):
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"sync_steps": 2, "anchor": "first"}, {"window_batch": 3, "weight": 500.0, "decay": 0.5}]
+    "change",
+    [
+        {"stride": 8},
+        {"stride": 8, "sync_steps": 2, "anchor": "first"},
+        {"window_batch": 3, "weight": 500.0, "decay": 0.5},
+    ],
 )
 def test_latents_equal_the_papers_algorithm(pipe, change):
     method = replace(METHOD, **({"weight": 200.0} | change))
     pipe.unet.requires_grad_(False)
     expected = slow_syncdiffusion(pipe, "a b", 5, 16, method)
     torch.testing.assert_close(fast(pipe, "a b", 5, 16, method), expected, atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(expected, fast(pipe, "a b", 5, 16, MultiDiffusion(stride=4)), atol=1e-3)
+    assert not torch.allclose(expected, fast(pipe, "a b", 5, 16, MultiDiffusion(stride=method.stride)), atol=1e-3)
 
 
 def test_without_weight_or_steps_it_equals_multidiffusion_exactly(pipe):

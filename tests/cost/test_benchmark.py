@@ -8,7 +8,7 @@ import torch
 
 from baselines.direct import Direct
 from baselines.method import Request, Sampler
-from experiments.benchmark import ROWS, main
+from experiments.benchmark import benchmark_rows, main
 from experiments.cost import measuring, solver
 from experiments.cost.measuring import MEASURES, Measure, measure_pairs, unet_memory
 
@@ -20,10 +20,10 @@ def test_every_row_is_reported(save_pipeline, tmp_path, capsys):
     options = ["--pairs", "1", "--sampling-pairs", "1", "--steps", "1", "--resolutions", "x4"]
     main(["--model", str(folder), *options, "--results", str(tmp_path)])
     report = json.loads((tmp_path / "benchmark.json").read_text())
-    expected = [(row.name, measure) for row in ROWS for measure in row.measures]
+    expected = [(row.name, measure) for row in benchmark_rows() for measure in row.measures]
     assert [(result["name"], result["measure"]) for result in report["results"]] == expected
     printed = capsys.readouterr().out
-    assert all(row.name in printed for row in ROWS)
+    assert all(row.name in printed for row in benchmark_rows())
     for result in report["results"]:
         assert result["ratio"] == pytest.approx(result["method"] / result["baseline"])
         assert result["ratio_min"] <= result["ratio"] <= result["ratio_max"]

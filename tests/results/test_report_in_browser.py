@@ -29,7 +29,7 @@ function set(name, value) {
 }
 function column(index) {
   const rows = document.querySelectorAll("table.sortable tbody")[0].querySelectorAll("tr:not(.group)");
-  return [...rows].map((row) => Number(row.runs[index].dataset.value));
+  return [...rows].map((row) => Number(row.cells[index].dataset.value));
 }
 function pointer(name, x, y) {
   const box = stage.getBoundingClientRect();

@@ -1,6 +1,7 @@
 """Hydra as its users know it: every run through hydra.main, jobs under each launcher, and what becomes of failures."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,9 +26,9 @@ def tiny(pipe_folder, tmp_path):
     return [*tiny_overrides(pipe_folder, tmp_path), "prompts.limit=3", "metrics.crops=null"]
 
 
-def run(*arguments, module="experiments.run"):
-    command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+def run(*arguments, **environment):
+    command, environment = [sys.executable, "-m", "experiments.run", *arguments], os.environ | environment
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600, env=environment)
 
 
 @pytest.mark.parametrize(
@@ -45,9 +46,13 @@ def test_failed_jobs_stop_no_other_under_any_launcher(tiny, tmp_path, launcher):
     assert len(list(good.folder.glob("images/*.png"))) == 3
     assert read_outcome(tmp_path / "jobs/0").error is not None
     assert read_outcome(tmp_path / "jobs/1").error is None
-    if launcher == SUBMITIT:
-        codes = [path.read_text() for path in (tmp_path / "jobs").glob(".submitit/**/*_log.err")]
-        assert codes
+
+
+def test_a_schedulers_process_fails_with_its_job(tiny):
+    """Hydra keeps a job's error as a result; submitit's process has to exit non-zero for SLURM to see it."""
+    done = run(*tiny, "scalecrafter.tau=99", "seed=0,1", "metrics=none", SUBMITIT_EXECUTOR="slurm")
+    assert done.returncode == 1
+    assert "2 of 2 jobs failed" in done.stderr
 
 
 def test_one_run_leaves_its_configuration_and_logs(tiny, tmp_path):
