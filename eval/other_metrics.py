@@ -35,7 +35,7 @@ def kid_of_subsets(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
     if min(len(x), len(y)) < SUBSET_SIZE:
         raise ValueError(
-            f"kid_subsets needs {SUBSET_SIZE} images on each side, not {len(x)} and {len(y)}: kid uses all pairs instead"
+            f"kid_subsets needs {SUBSET_SIZE} images on each side, not {len(x)}, {len(y)}: kid uses all pairs instead"
         )
     found = kid_features_to_metric(*tensors(x, y), kid_subsets=SUBSETS, kid_subset_size=SUBSET_SIZE, verbose=False)
     return found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
@@ -104,7 +104,8 @@ def fid_at_infinity(x: np.ndarray, y: np.ndarray, rows: np.ndarray | None = None
     sides, as a function of 1 / share; its intercept estimates the unbiased score.
 
     The subsets follow from a random rank of each image that depends on its index and ``seed`` only, so scores with and
-    without some images are comparable.
+    without some images are comparable. Their jackknife error is up to 1.4 times too large where the two distributions
+    are nearly the same: the distance is then quadratic in the data (Efron & Stein 1981).
 
     Args:
         x: (n, dim) features of generated images.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -29,10 +30,11 @@ from eval.uncertainty import (
     prompt_groups,
 )
 
-# Metrics that can be requested beside FID and KID. These are functions of generated and reference features, ...
-COMPARED: dict[str, Callable[[np.ndarray, np.ndarray], Mapping[str, float]]] = {
-    "precision_recall": precision_recall,
-    "fid_infinity": lambda x, y: {"fid_infinity": fid_at_infinity(x, y)},
+# Metrics that can be requested beside FID and KID. These are functions of the generated features, the reference
+# features and the rows of the former to score, ...
+COMPARED: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Mapping[str, float]]] = {
+    "precision_recall": lambda x, y, rows: precision_recall(x[rows], y),
+    "fid_infinity": lambda x, y, rows: {"fid_infinity": fid_at_infinity(x, y, rows)},
 }
 KID_SUBSETS = "kid_subsets"  # ... this one has a standard deviation instead of a standard error, ...
 INCEPTION_SCORE, CLIP_SCORE = "inception_score", "clip_score"  # ... and these need no reference.
@@ -51,6 +53,7 @@ def score_features(
     reference: np.ndarray,
     suffix: Literal["r", "b"],
     *,
+    ids: Sequence[str] | None = None,
     cropping: Cropping = WHOLE,
     also: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -58,37 +61,51 @@ def score_features(
 
     Args:
         generated: (n * cropping.count, dim) features, the crops of an image adjacent, one image per prompt, n >= 3.
-        reference: (m, dim) features of real images ("r") or of the same model's base-size images ("b"), m >= 2.
+        reference: (m, dim) features of real images ("r"), m >= 2, or of the same model's base-size images ("b"), one
+            for each generated image in the same order: KID and standard errors then treat the sides as paired.
         suffix: which reference it is.
-        cropping: what the rows are features of. The standard error leaves out all crops of an image together.
+        ids: one for each generated image, which `Estimate.minus` compares; 0 … n−1 if not given.
+        cropping: what the rows are features of. A standard error leaves out all crops of an image together.
         also: more metrics of ``ALSO``; those that need no reference are computed by `score_alone`.
 
     Returns:
-        fid_S, fid_S_se, kid_S and kid_S_se for suffix S (pfid_S, ... for crops), fid_S_jackknife, ... for
-        `as_estimate`, and as requested precision_S, recall_S, fid_infinity_S and kid_subsets_S. The last estimates
-        the same as kid_S and comes with its standard deviation over subsets, _std, instead of _se.
-
-        FID has a bias of about c / n: do not compare scores with different n.
+        fid_S and kid_S (pfid_S, pkid_S for crops), each with _se and with _jackknife for `as_estimate`, and as
+        requested precision_r, recall_r, fid_infinity_r and kid_subsets_r. The last estimates the same as kid_r and has
+        a standard deviation over subsets, _std, instead of _se. FID has a bias of c / n: compare it at equal n only.
 
     Raises:
-        ValueError: unknown suffix or metric, too few images, different dimensions, or values that are not finite.
+        ValueError: unknown suffix or metric, too few images, different dimensions, values that are not finite, or with
+            "b" another number of base images, crops or more metrics.
     """
     if suffix not in ("r", "b"):
         raise ValueError(f"suffix must be 'r' (real images) or 'b' (base-size images), not {suffix!r}")
     check_names(also)
-    images = len(generated) // cropping.count
+    paired, images = suffix == "b", len(generated) // cropping.count
+    if paired and (cropping != WHOLE or set(also) & {*COMPARED, KID_SUBSETS}):
+        raise ValueError("base-size images are compared whole, by FID and KID only")
     x, y = checked_pair(generated, reference, images)
-    groups = [(group[:, None] * cropping.count + np.arange(cropping.count)).ravel() for group in prompt_groups(images)]
-    estimates = {"fid": estimate_fid(x, y, groups=groups), "kid": estimate_kid(x, y, groups=groups)}
-    for name, score in COMPARED.items():
-        if name in also:
-            estimates |= estimate_all(lambda part, score=score: score(part, y), x, groups=groups)  # type: ignore[misc]
+    groups, ids = _of_crops(prompt_groups(images), ids, cropping.count)
+    estimates = {
+        "fid": estimate_fid(x, y, groups=groups, ids=ids, paired=paired),
+        "kid": estimate_kid(x, y, groups=groups, ids=ids, paired=paired),
+    }
+    for name in also:
+        if name in COMPARED:
+            estimates |= estimate_all(partial(COMPARED[name], x, y), len(x), groups=groups, ids=ids)
     prefix = "" if cropping == WHOLE else "p"
     scores = as_metrics({f"{prefix}{name}_{suffix}": estimate for name, estimate in estimates.items()})
     if KID_SUBSETS in also:
         key = f"{prefix}{KID_SUBSETS}_{suffix}"
         scores[key], scores[f"{key}_std"] = kid_of_subsets(x, y)
     return scores
+
+
+def _of_crops(
+    groups: Sequence[np.ndarray], ids: Sequence[str] | None, count: int
+) -> tuple[list[np.ndarray], list[str] | None]:
+    """Groups and ids of images as those of their crops, ``count`` adjacent rows for each image."""
+    rows = [(group[:, None] * count + np.arange(count)).ravel() for group in groups]
+    return rows, None if ids is None else [name for name in ids for _ in range(count)]
 
 
 def checked_pair(generated: np.ndarray, reference: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +124,13 @@ def checked_pair(generated: np.ndarray, reference: np.ndarray, images: int) -> t
 
 
 def score_alone(
-    features: np.ndarray, extractor: FeatureExtractor, *, cropping: Cropping, also: Sequence[str], texts: Sequence[str]
+    features: np.ndarray,
+    extractor: FeatureExtractor,
+    *,
+    cropping: Cropping,
+    also: Sequence[str],
+    texts: Sequence[str],
+    ids: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Those metrics of ``also`` that need no reference.
 
@@ -117,6 +140,7 @@ def score_alone(
         cropping: must be ``WHOLE``.
         also: metrics of ``ALSO``; others are ignored.
         texts: the prompt of each image, for CLIPScore.
+        ids: (n,) one for each image, as in `score_features`.
 
     Returns:
         As requested clip_score, and inception_score with its standard deviation over ten splits, inception_score_std;
@@ -138,11 +162,12 @@ def score_alone(
                 "one to leave out for the standard error"
             )
         logits = cast(Inception, extractor).logits(features)
-        found = as_metrics(estimate_all(lambda part: {INCEPTION_SCORE: inception_score(part)[0]}, logits))
+        by_rows = estimate_all(lambda rows: {INCEPTION_SCORE: inception_score(logits, rows)[0]}, len(logits), ids=ids)
+        found = as_metrics(by_rows)
         found[f"{INCEPTION_SCORE}_std"] = inception_score(logits)[1]
     if CLIP_SCORE in also:
         alike = clip_scores(features, cast(ViT, extractor).embed_texts(texts))
-        found |= as_metrics({CLIP_SCORE: estimate_mean(alike)})
+        found |= as_metrics({CLIP_SCORE: estimate_mean(alike, ids=ids)})
     return found
 
 
@@ -151,11 +176,18 @@ def as_metrics(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, estimate in estimates.items():
         values |= {name: estimate.value, f"{name}_se": estimate.se}
-        values[f"{name}_jackknife"] = [list(estimate.without), list(estimate.group_sizes)]
+        without, sizes = list(estimate.without), list(estimate.group_sizes)
+        values[f"{name}_jackknife"] = {"without": without, "sizes": sizes, "prompts": estimate.key}
     return values
 
 
 def as_estimate(metrics: Mapping[str, Any], name: str) -> Estimate:
-    """A score of metrics.json as an `Estimate`, for paired differences."""
-    without, sizes = metrics[f"{name}_jackknife"]
-    return Estimate(metrics[name], tuple(without), tuple(sizes))
+    """A score of metrics.json as an `Estimate`, for paired differences.
+
+    Raises:
+        ValueError: the score was written by an older version, which did not store its prompts.
+    """
+    jackknife = metrics[f"{name}_jackknife"]
+    if not isinstance(jackknife, Mapping):
+        raise ValueError(f"{name} does not say which prompts it belongs to: score the run again")
+    return Estimate(metrics[name], tuple(jackknife["without"]), tuple(jackknife["sizes"]), jackknife["prompts"])

@@ -21,7 +21,8 @@ def main(arguments: Sequence[str]) -> None:
     """Write the page of all experiments in conf/experiment that have results, the main table first."""
     overrides = overrides_of(arguments, "experiments.report", str(__doc__))
     sections, missing = [], []
-    results = Path(compose_config(overrides).paths.results)
+    config = compose_config(overrides)
+    results = Path(config.paths.results)
     files = sorted((schema.CONF / "experiment").glob("*.yaml"))
     for path in sorted(files, key=lambda path: (path.stem.startswith("ablate_"), path.stem not in TITLES)):
         grid = read_grid([*overrides, f"experiment={path.stem}"])
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     write_atomically(page, render(sections, missing))
     print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
     if any(not part["main"] for part in sections):
-        write_atomically(results / "ablations.md", ablations_page(results))
+        write_atomically(results / "ablations.md", ablations_page(results, Path(config.paths.runs)))
         print(results / "ablations.md")
 
 

@@ -11,31 +11,31 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from eval.files import write_atomically
-from experiments.results.tracking import log_run
-from experiments.scoring.runs import complete_run
 from experiments.setup.command_line import command
 from experiments.setup.launch import launch
-from experiments.setup.runs import Run, build_run
 
 
 def job(config: DictConfig) -> None:
     """Complete one run, with its configuration beside it, and print its folder."""
+    # Imported here because torch and diffusers take seconds: help and errors of the command line come at once.
+    from experiments.results.tracking import log_run
+    from experiments.scoring.runs import complete_run
+    from experiments.setup.runs import build_run
+
     run = build_run(config)
     scores = complete_run(run)
-    save_configuration(run, config)
+    save_configuration(run.folder / ".hydra", config)
     if scores is not None:
         log_run(run, scores)
     print(run.folder)
 
 
-def save_configuration(run: Run, config: DictConfig) -> None:
-    """Write the resolved configuration and the overrides of the latest job into the run's ``.hydra``."""
-    folder = run.folder / ".hydra"
+def save_configuration(folder: Path, config: DictConfig) -> None:
+    """Write the resolved configuration, the overrides, and where the logs of the latest job are."""
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     if HydraConfig.initialized():
         write_atomically(folder / "overrides.yaml", OmegaConf.to_yaml(HydraConfig.get().overrides.task))
-        logs = Path(HydraConfig.get().runtime.output_dir)
-        write_atomically(folder / "job.txt", f"{logs}\n")
+        write_atomically(folder / "job.txt", f"{HydraConfig.get().runtime.output_dir}\n")
 
 
 def main(arguments: Sequence[str]) -> None:

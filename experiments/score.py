@@ -9,16 +9,18 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from experiments.results.reading import recorded_run
-from experiments.scoring.runs import check_scorable, score_run
-from experiments.setup.architecture import open_architecture
 from experiments.setup.command_line import command
 from experiments.setup.launch import launch
-from experiments.setup.runs import build_run
 
 
 def job(config: DictConfig) -> None:
     """Score the finished run of a configuration; it is found by its recorded identity, with or without its weights."""
+    # Imported here because torch and diffusers take seconds: help and errors of the command line come at once.
+    from experiments.results.reading import recorded_run
+    from experiments.scoring.runs import check_scorable, score_run
+    from experiments.setup.architecture import open_architecture
+    from experiments.setup.runs import build_run
+
     run = recorded_run(build_run(config, open_architecture))
     check_scorable(run)
     scores = score_run(run)

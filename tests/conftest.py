@@ -4,11 +4,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from experiments.results.artefacts import write_images, write_table
+from experiments.results.reading import run_rows
 from experiments.results.score_table import collect
+from experiments.scoring.libraries import random_inception
 from experiments.scoring.runs import complete_run
 from experiments.setup.grid import read_grid
 from tests.tiny import tiny_overrides, tiny_pipeline, tiny_sdxl_pipeline
@@ -57,11 +57,11 @@ def finished(pipe_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     tiny = tiny_overrides(pipe_folder, folder)
     for options in (
-        ["experiment=table1", "method=direct,upscale,scalecrafter"],
+        ["experiment=table1", "resolution=x4,x16", "method=direct,upscale,scalecrafter"],
         ["experiment=ablate_tau", "resolution=x4", "scalecrafter.tau=0,50"],
     ):
         grid = read_grid([*options, *tiny])
-        rows = grid.runs_of_rows()
+        rows = run_rows(grid)
         for row in rows:
             complete_run(row.run)
         table = collect(rows)
@@ -72,19 +72,5 @@ def finished(pipe_folder, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of the true format with random weights, made by the library's own class."""
-    torch.manual_seed(0)
-    library = FeatureExtractorInceptionV3.__new__(FeatureExtractorInceptionV3)
-    path = tmp_path_factory.mktemp("inception") / "inception.pth"
-    original = torch.load
-    torch.load = lambda *args, **kwargs: library.state_dict()  # as built, before anything is loaded
-    try:
-        library.__init__("inception", ["2048"], feature_extractor_weights_path="any")
-    finally:
-        torch.load = original
-    state = library.state_dict()
-    for value in state.values():
-        if value.is_floating_point() and value.ndim == 4:
-            torch.nn.init.kaiming_normal_(value)
-    torch.save(state, path)
-    return path
+    """A file of the true format with random weights."""
+    return random_inception(tmp_path_factory.mktemp("inception") / "inception.pth")

@@ -21,7 +21,7 @@ METHODS = {
     "scalecrafter": ["scalecrafter.settings=sdxl_x4"],
 }
 # Needs an upscaler as well: tests/baselines/test_upscale.py.
-ELSEWHERE = {"upscale_sd"}
+ELSEWHERE = {"upscale_sd", "real", "real_blur", "real_enlarge", "real_grid"}
 
 
 @pytest.fixture(params=PIPELINES)

@@ -16,6 +16,7 @@ from PIL import Image
 from experiments import reproduce
 from experiments.prompts.build import ManifestSpec, build_manifest
 from experiments.results.published import published_beside, published_scores
+from experiments.results.reading import run_rows
 from experiments.setup.compose import compose_config
 from experiments.setup.grid import read_grid
 from experiments.setup.runs import build_run
@@ -78,7 +79,7 @@ def test_the_whole_job(save_pipeline, job, tmp_path, monkeypatch, family, method
     line = [*job, *model, "resolution=x4", f"method={','.join(methods)}"]
     monkeypatch.setattr(sys, "argv", ["test"])
     reproduce.main(line)
-    for row in read_grid(line).runs_of_rows():
+    for row in run_rows(read_grid(line)):
         run = row.run
         assert (run.height, run.width) == (64, 64)
         assert run.sampler.eta == 1.0

@@ -215,6 +215,7 @@ def tiny_overrides(pipeline: Path, folder: Path) -> list[str]:
         "model.steps=2",
         f"scalecrafter.settings={SCENES_X4}",
         "metrics.reference_count=12",
+        "metrics.reference_minimum=2",
         f"paths.runs={folder / 'runs'}",
         f"paths.results={folder / 'results'}",
     ]

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from experiments.results.ablations import contrast_table, contrasts
 from experiments.results.html_table import headlines, table_view
 from experiments.results.plots import ablation, charts, score_title
 from experiments.results.reading import (
@@ -80,7 +81,7 @@ def chart_views(name: str, table: pd.DataFrame, plot: dict[str, Any] | None) -> 
     else:
         figures = charts(table, None)
         texts = {
-            "cost": "FID_r against seconds per image, with two standard errors; lower left is better. "
+            "cost": "KID_r against seconds per image, with two standard errors; lower left is better. "
             "Methods above the dotted line are dominated by one on it.",
             "repetition": "Copies of the object beyond the one asked for, against the area of the image, with two "
             "standard errors.",
@@ -96,7 +97,8 @@ def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, resu
     """Everything the page shows of the experiment in the file ``path``."""
     table = read_table(results / f"{name}.csv")
     main = not name.startswith("ablate_")
-    text, claim, found = read_description(path)
+    description = read_description(path)
+    found = contrasts(table, description.expected, runs)
     methods = {resolution: list(group["method"]) for resolution, group in table.groupby("resolution", sort=False)}
     galleries = [
         gallery_view(resolution, columns, methods[resolution], PROMPTS[main])
@@ -106,9 +108,9 @@ def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, resu
         "name": name,
         "title": TITLES.get(name) or name.replace("ablate_", "Ablation: ").replace("_", " "),
         "main": main,
-        "text": text,
-        "claim": claim,
-        "found": found,
+        "text": description.text,
+        "claim": description.claim,
+        "contrasts": contrast_table(found).to_dict("split") if found else None,
         "models": sorted(set(table["model"])),
         "count": prompt_counts(table),
         "table": table_view(table),

@@ -10,7 +10,7 @@ import pandas as pd
 from experiments.results.reading import row_labels
 from experiments.results.score_table import COSTS, SCORES, SHARES
 
-HEADLINES = {"fid_r": "FID_r", "repetition": "copies beyond one", "seconds_per_image": "seconds per image"}
+HEADLINES = {"kid_r": "KID_r", "repetition": "copies beyond one", "seconds_per_image": "seconds per image"}
 
 Cells = dict[str, dict[str, Any]]
 
@@ -33,7 +33,7 @@ def table_cells(row: dict[str, Any], names: Iterable[str]) -> Cells:
     cells = {}
     for name in names:
         if name in SCORES:
-            digits = 3 if name.startswith("kid") else 2
+            digits = 3 if name.startswith(("kid", "pkid")) else 2
             cells[name] = number(row[name], digits, row[f"{name}_se"], row[f"{name}_best"])
         elif name in SHARES:
             cells[name] = number(row[name], 2)

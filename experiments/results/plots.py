@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from experiments.results.reading import row_labels
-from experiments.results.score_table import SCORES
+from experiments.results.score_table import FLOOR, SCORES
 from experiments.results.style import CHART, COLUMN, INK, method_style, shades
 
 
@@ -72,12 +72,17 @@ def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
     figure.legend(handles.values(), handles.keys(), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns)
 
 
+def methods_of(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are not controls."""
+    return table[~table["method"].str.startswith(FLOOR)]
+
+
 @matplotlib.rc_context(CHART)
 def cost_frontier(table: pd.DataFrame) -> Figure:
-    """FID_r against seconds per image, a panel per resolution, with two standard errors. The line is the Pareto
+    """KID_r against seconds per image, a panel per resolution, with two standard errors. The line is the Pareto
     frontier: a method above it is dominated by one on it.
     """
-    groups = list(table.groupby("resolution", sort=False))
+    groups = [(name, group) for name, group in methods_of(table).groupby("resolution", sort=False) if len(group) > 1]
     figure = Figure(figsize=(COLUMN * max(1.0, len(groups) / 2), 1.9), layout="constrained")
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     for axes, (resolution, group) in zip(panels, groups, strict=True):
@@ -87,17 +92,17 @@ def cost_frontier(table: pd.DataFrame) -> Figure:
                 "elinewidth": 0.8,
                 "label": row.method.replace("_", " "),
             }
-            axes.errorbar(row.seconds_per_image, row.fid_r, 2 * row.fid_r_se, **look)
+            axes.errorbar(row.seconds_per_image, row.kid_r, 2 * row.kid_r_se, **look)
         plain_log_ticks(axes)
         low, high = axes.get_xlim()
-        front = pareto(list(zip(group["seconds_per_image"], group["fid_r"], strict=True)))
+        front = pareto(list(zip(group["seconds_per_image"], group["kid_r"], strict=True)))
         costs, scores = zip(*front, (high * 1.1, front[-1][1]), strict=True)
         axes.step(costs, scores, where="post", color=INK, alpha=0.5, linewidth=0.8, linestyle=":", zorder=0)
         axes.set_xlim(low / 1.1, high * 1.1)
         axes.set_title(f"{resolution} ({group['size'].iloc[0]})")
         axes.set_xlabel("seconds per image")
-    panels[0].set_ylabel(score_title("fid_r"))
-    panels[0].set_ylim(bottom=0)
+    panels[0].set_ylabel(score_title("kid_r"))
+    panels[0].axhline(0, color=INK, linewidth=0.5, alpha=0.4)
     legend_below(figure, panels)
     return figure
 
@@ -109,6 +114,7 @@ def repetition_by_resolution(table: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(COLUMN, 1.9), layout="constrained")
     axes = figure.subplots()
+    table = table[~table["method"].str.startswith(f"{FLOOR}_")]
     sizes = {row.resolution: pixels(row.size) for row in table.itertuples()}
     methods = list(dict.fromkeys(table["method"]))
     for index, method in enumerate(methods):
@@ -190,7 +196,7 @@ def charts(table: pd.DataFrame, plot: dict[str, Any] | None) -> dict[str, Figure
     if plot:
         return {"plot": ablation(table, plot)}
     found = {}
-    if table[["fid_r", "seconds_per_image"]].notna().all(axis=None):
+    if table[["kid_r", "seconds_per_image"]].notna().all(axis=None):
         found["cost"] = cost_frontier(table)
     if table["repetition"].notna().all():
         found["repetition"] = repetition_by_resolution(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import pandas as pd
 import yaml
 
 from experiments.sampling.manifest import Record, read_records
-from experiments.setup.architecture import Model, open_architecture
+from experiments.setup.architecture import Model, open_architecture, open_model
 from experiments.setup.compose import compose_config
-from experiments.setup.grid import Grid, RunRow
+from experiments.setup.grid import Grid
 from experiments.setup.identity import find_recorded, read_identity
 from experiments.setup.models import ModelSource
 from experiments.setup.runs import Run, build_run
@@ -23,6 +23,23 @@ from experiments.setup.runs import Run, build_run
 COLUMNS = {"model", "resolution", "size", "method", "variant", "n", "run", "scores"}
 
 Column = tuple[str, Path]  # of a gallery: its title and the run folder
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A row of a grid with its run."""
+
+    run: Run
+    variant: str = ""
+
+    @property
+    def size(self) -> str:
+        return f"{self.run.height}x{self.run.width}"
+
+
+def run_rows(grid: Grid, open_: Callable[[ModelSource], Model] = open_model) -> list[RunRow]:
+    """Every row with its run; raises before anything is sampled if one does not fit."""
+    return [RunRow(build_run(compose_config(row.overrides), open_), row.variant) for row in grid.rows]
 
 
 def finished_rows(
@@ -106,7 +123,8 @@ def row_labels(table: pd.DataFrame) -> list[str]:
 
 
 def gallery_columns(table: pd.DataFrame, runs: Path) -> dict[str, list[Column]]:
-    """For each resolution the columns of its gallery."""
+    """For each resolution the columns of its gallery; corrupted controls are left out."""
+    table = table[~table["method"].str.startswith("real_")]
     found: dict[str, list[Column]] = {}
     for resolution, label, folder in zip(
         table["resolution"], row_labels(table), run_folders(table, runs), strict=True
@@ -130,13 +148,25 @@ def read_run(folder: Path) -> dict[str, Any]:
     }
 
 
-def read_description(path: Path) -> tuple[str, str, str]:
-    """What a file of conf/experiment says about itself: its opening comment without Hydra's directive, the claim that
-    it tests, and what was found on scenes; empty where it says nothing.
+@dataclass(frozen=True)
+class Description:
+    """What a file of conf/experiment says about itself.
+
+    Args:
+        text: its opening comment without Hydra's directive.
+        claim: the statement of the paper that it tests; empty for a plain comparison.
+        expected: resolution -> the variant that the claim says is best.
     """
+
+    text: str
+    claim: str
+    expected: dict[str, str]
+
+
+def read_description(path: Path) -> Description:
+    """From a file of conf/experiment."""
     text = path.read_text(encoding="utf-8")
     comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
     lines = [line.removeprefix("#").strip() for line in comment if "@package" not in line]
     described = yaml.safe_load(text).get("experiment") or {}
-    claim, found = (" ".join(described.get(key, "").split()) for key in ("claim", "found"))
-    return " ".join(lines), claim, found
+    return Description(" ".join(lines), " ".join(described.get("claim", "").split()), described.get("expected") or {})

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from eval.comparisons import indistinguishable_from_best, minimum_detectable_difference
 from eval.score import as_estimate
 from eval.uncertainty import Estimate
-from experiments.results.reading import read_scores
-from experiments.setup.grid import RunRow
+from experiments.results.reading import RunRow, read_scores
 
 SCORES = {
-    "fid_r": "FID_r ↓",
     "kid_r": "KID_r ↓",
-    "fid_b": "FID_b ↓",
+    "fid_r": "FID_r ↓",
     "kid_b": "KID_b ↓",
+    "fid_b": "FID_b ↓",
+    "pkid_r": "pKID_r ↓",
     "pfid_r": "pFID_r ↓",
     "repetition": "repetition ↓",
 }
+EXCESS = {"kid_r": "KID_r − real", "pkid_r": "pKID_r − real"}  # shown; the CSV has the excess of every score
 SHARES = {"object_accuracy": "object ↑", "colour_accuracy": "colour ↑"}
 COSTS = {"seconds_per_image": "s/image", "unet_evaluations_per_image": "U-Net evals"}
-PER_SIZE = ("n", "reference", "crops")  # what may differ between resolutions, which are not compared
-LATEX = {"±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$"}
+PER_SIZE = ("n", "reference", "crops", "crop_reference", "prompts_sha256")  # may differ between resolutions
+FLOOR = "real"  # the control method whose images are real; it and its corruptions compete with no method
+LATEX = {"±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "−": r"$-$"}
 
 
 def collect(rows: Sequence[RunRow]) -> pd.DataFrame:
-    """One row for each run, from its scores; ValueError if two were not scored under the same protocol."""
+    """One row for each run, from its scores; ValueError if two were not scored under the same protocol.
+
+    Beside each score stand its standard error, its excess over the floor (the real images scored at the same
+    resolution, if they are among the rows), whether it is indistinguishable from the best, and the smallest difference
+    that the rows of its resolution could have shown.
+    """
     scores = [read_scores(row.run.scores_file) for row in rows]
     require_same_protocol(
         [(str(row.run.folder), row.run.resolution, found) for row, found in zip(rows, scores, strict=True)]
@@ -41,12 +51,33 @@ def collect(rows: Sequence[RunRow]) -> pd.DataFrame:
         values |= {k: found.get(k) for k in (*SHARES, *COSTS)}
         lines.append(values | {"run": run.folder.name, "scores": f"scores/{run.scores_file.name}"})
     table = pd.DataFrame(lines)
-    for name in SCORES:
-        table[f"{name}_best"] = False
-        for _, group in table.groupby("resolution"):
-            estimates = {i: as_estimate(scores[i], name) for i in group.index if f"{name}_jackknife" in scores[i]}
-            table.loc[indistinguishable_from_best(estimates), f"{name}_best"] = True
-    return table
+    compared = {name: compare(table, scores, name) for name in SCORES}
+    return pd.concat([table, *compared.values()], axis=1)
+
+
+def compare(table: pd.DataFrame, scores: Sequence[dict[str, Any]], name: str) -> pd.DataFrame:
+    """The columns of one score that compare rows of the same resolution."""
+    found = pd.DataFrame(index=table.index)
+    found[f"{name}_excess"] = found[f"{name}_excess_se"] = found[f"{name}_mdd"] = np.nan
+    found[f"{name}_best"] = False
+    for _, group in table.groupby("resolution"):
+        estimates = {i: as_estimate(scores[i], name) for i in group.index if f"{name}_jackknife" in scores[i]}
+        floors = [i for i in estimates if table["method"][i] == FLOOR]
+        for i in estimates if floors else []:
+            excess = estimates[i].minus(estimates[floors[0]])
+            found.loc[i, [f"{name}_excess", f"{name}_excess_se"]] = excess
+        methods = {i: each for i, each in estimates.items() if not table["method"][i].startswith(FLOOR)}
+        found.loc[indistinguishable_from_best(methods), f"{name}_best"] = True
+        if len(methods) > 1:
+            found.loc[list(methods), f"{name}_mdd"] = detectable_difference(list(methods.values()))
+    return found
+
+
+def detectable_difference(estimates: Sequence[Estimate]) -> float:
+    """The difference between two of these rows that would be found with 80% power, at their median standard error."""
+    pairs = list(itertools.combinations(estimates, 2))
+    errors = [one.minus(other)[1] for one, other in pairs]
+    return minimum_detectable_difference(float(np.median(errors)), len(pairs), len(estimates[0].group_sizes))
 
 
 def require_same_protocol(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
@@ -62,31 +93,29 @@ def require_same_protocol(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> No
                 raise ValueError(f"{other} and {name} cannot share a table: {key} is {expected} and {value}")
 
 
-def indistinguishable_from_best(scores: dict[int, Estimate]) -> list[int]:
-    """The row with the lowest score, and those whose paired difference to it is within two standard errors."""
-    if not scores:
-        return []
-    lowest = min(scores.values(), key=lambda estimate: estimate.value)
-    differences = {row: estimate.minus(lowest) for row, estimate in scores.items()}
-    return [row for row, (difference, error) in differences.items() if difference <= 2 * error]
-
-
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as shown: score ± standard error, a star at the best, shares in percent."""
+    """The table as shown: score ± standard error, a star at the best, excess over the floor, shares in percent."""
     shown = pd.DataFrame({"resolution": table["resolution"] + " " + table["size"], "method": table["method"]})
     if table["variant"].any():
         shown["variant"] = table["variant"]
     for name, title in SCORES.items():
-        digits = 3 if name.startswith("kid") else 2
         if table[name].isna().all():
             continue
         values = zip(table[name], table[f"{name}_se"], table[f"{name}_best"], strict=True)
-        shown[title] = [f"{score:.{digits}f} ± {se:.{digits}f}{' *' * best}" for score, se, best in values]
+        shown[title] = [with_error(score, se, name) + " *" * best for score, se, best in values]
+        if name in EXCESS and table[f"{name}_excess"].notna().any():
+            pairs = zip(table[f"{name}_excess"], table[f"{name}_excess_se"], strict=True)
+            shown[EXCESS[name]] = [with_error(excess, se, name) for excess, se in pairs]
     for name, title in SHARES.items():
         shown[title] = ["" if pd.isna(v) else f"{100 * v:.0f}%" for v in table[name]]
     for name, digits in zip(COSTS, (1, 0), strict=True):
         shown[COSTS[name]] = ["" if pd.isna(v) else f"{v:.{digits}f}" for v in table[name]]
     return shown
+
+
+def with_error(value: float, error: float, name: str) -> str:
+    digits = 3 if "kid" in name else 2
+    return "" if pd.isna(value) else f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def markdown(shown: pd.DataFrame) -> str:
@@ -106,14 +135,30 @@ def latex(shown: pd.DataFrame) -> str:
 
 
 def note(table: pd.DataFrame) -> str:
-    """What the columns mean."""
+    """What the columns mean, and what differences the table can resolve."""
     return (
-        f"{prompt_counts(table)}; ± standard error over prompts; _r: against real images, _b: base-size samples;\n"
-        "*: the best at its resolution, or indistinguishable from it (paired difference within two standard errors);\n"
-        "pFID: of native-resolution crops (detail only, blind to composition);\n"
+        f"{prompt_counts(table)}; ± standard error over prompts; KID is unbiased, FID is not: compare it at equal n;\n"
+        "_r: against real images, _b: base-size samples; p: of native-resolution crops, blind to composition;\n"
+        "real: real images scored as if generated, the floor; − real: excess over it;\n"
+        "*: the best at its resolution, or not significantly worse (5%, Holm over all pairs of methods);\n"
         "repetition: copies of the object beyond one; object, colour: images that show what was prompted;\n"
-        "U-Net evals: guidance pairs per image, in units of the training size."
+        "U-Net evals: guidance pairs per image, in units of the training size.\n"
+        f"{resolution_note(table)}"
     )
+
+
+def resolution_note(table: pd.DataFrame) -> str:
+    """The smallest differences that would be found with 80% power."""
+    parts = []
+    for resolution, group in table.groupby("resolution", sort=False):
+        shown = [
+            f"{SCORES[name].removesuffix(' ↓')} {group[f'{name}_mdd'].max():.2g}"
+            for name in ("kid_r", "pkid_r", "repetition")
+            if group[f"{name}_mdd"].notna().any()
+        ]
+        if shown:
+            parts.append(f"{resolution}: {', '.join(shown)}")
+    return f"Detectable with 80% power: differences of {'; '.join(parts)}." if parts else ""
 
 
 def prompt_counts(table: pd.DataFrame) -> str:

@@ -27,9 +27,13 @@ METHODS = {
     "multidiffusion": ("#009e73", "^"),
     "syncdiffusion": ("#e69f00", "P"),
     "scalecrafter": ("#d55e00", "*"),
+    "real": ("#4c9f70", "X"),
+    "real_blur": ("#a0785a", "h"),
+    "real_enlarge": ("#8a86c9", "p"),
+    "real_grid": ("#c77cb0", "d"),
 }
 # For methods without a line above; the name decides which one, so that it is the same in every figure.
-SPARE = [("#8c6bb1", "X"), ("#a6761d", "h"), ("#44aa99", "p"), ("#b35977", "d")]
+SPARE = [("#8c6bb1", "<"), ("#a6761d", ">"), ("#44aa99", "H"), ("#b35977", "8")]
 
 CHART: Any = {
     "font.size": 7,

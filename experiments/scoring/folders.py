@@ -18,6 +18,7 @@ from eval.images import ImageFile
 from eval.index import look_up, require_one_size
 from eval.reference import save_reference
 from eval.score import CLIP_SCORE, as_estimate, score_alone, score_features
+from eval.uncertainty import interval_of
 from experiments.scoring.feature_spaces import build_extractor, protocol_of
 from experiments.scoring.references import check_reference, reference_features
 from experiments.setup.runs import ReferenceSpec
@@ -37,21 +38,22 @@ class Scorer:
         """Of a set of images; ``texts`` are their prompts, for CLIPScore."""
         require_one_size(images, look_up(images, self.cache))
         (features,) = images_to_features(images, self.extractor, cache_dir=self.cache, croppings=[self.cropping])
-        compared = score_features(features, self.reference, "r", cropping=self.cropping, also=self.also)
-        alone = score_alone(features, self.extractor, cropping=self.cropping, also=self.also, texts=texts)
+        ids, cropping, also = [image.name for image in images], self.cropping, self.also
+        compared = score_features(features, self.reference, "r", ids=ids, cropping=cropping, also=also)
+        alone = score_alone(features, self.extractor, cropping=cropping, also=also, texts=texts, ids=ids)
         return {"n": len(images)} | compared | alone
 
 
 def score_folders(options: argparse.Namespace) -> dict[str, Any]:
     """The scores that the options of `experiments.score_folders` ask for, with their protocol."""
     spec = ReferenceSpec(options.reference, options.scenes, seed=2, minimum_side=options.minimum_side)
-    check_reference(spec)
     images = find_images(options.images)
     size = require_one_size(images, look_up(images, options.cache))
     texts = captions(options.images, images) if CLIP_SCORE in options.also else []
     extractor = build_extractor(options.features, options.weights, options.resize)
     cropping = parse_crops(options.crops, extractor.side, min(size)) if options.crops else WHOLE
     croppings = [WHOLE if options.whole_reference else cropping]
+    check_reference(spec, croppings, options.cache, size)
     (reference,) = reference_features(spec, extractor, croppings, options.cache, size)
     if options.save_reference:
         save_reference(reference, options.save_reference)
@@ -66,7 +68,7 @@ def score_folders(options: argparse.Namespace) -> dict[str, Any]:
         scores["against"] = difference(scores, scorer.scores(others, texts)) | {"images": str(options.against)}
     scores["protocol"] = protocol_of(extractor, cropping) | {
         "images": str(options.images),
-        "reference": {key: reference.protocol[key] for key in ("source", "n", "left_out", "crops")},
+        "reference": {key: reference.protocol[key] for key in ("source", "n", "left_out", "sha256", "crops")},
     }
     return scores
 
@@ -75,7 +77,8 @@ def difference(scores: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]
     """For each score the first minus the second on the same prompts, its standard error, and the 95% interval."""
     found: dict[str, Any] = {}
     for name in (key.removesuffix("_jackknife") for key in scores if key.endswith("_jackknife")):
-        value, error = as_estimate(scores, name).minus(as_estimate(others, name))
-        interval = [value - 1.96 * error, value + 1.96 * error]
+        estimate = as_estimate(scores, name)
+        value, error = estimate.minus(as_estimate(others, name))
+        interval = list(interval_of(value, error, len(estimate.group_sizes)))
         found[name] = {"other": others[name], "difference": value, "se": error, "interval95": interval}
     return found

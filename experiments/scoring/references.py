@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from eval.crops import WHOLE, Cropping
 from eval.features import FeatureExtractor, images_to_features
@@ -21,15 +23,26 @@ SCENES = "scenes"  # rendered at the size of the generated images
 CLEANFID = "cleanfid:"  # followed by the name of clean-fid's custom statistics
 
 
-def check_reference(spec: ReferenceSpec) -> None:
-    """FileNotFoundError or ValueError if there is nothing at ``spec.source``."""
+def check_reference(
+    spec: ReferenceSpec, croppings: Sequence[Cropping], cache_dir: Path, size: tuple[int, int]
+) -> None:
+    """Raise before anything is sampled if there is no reference for images of ``size``, or one with too few images.
+
+    Raises:
+        FileNotFoundError: nothing at ``spec.source``.
+        ValueError: fewer than ``spec.minimum_count`` images for a cropping.
+    """
     if spec.source.startswith(CLEANFID):
-        load_cleanfid_reference(spec.source.removeprefix(CLEANFID))
+        require_enough(spec, len(load_cleanfid_reference(spec.source.removeprefix(CLEANFID)).features), WHOLE)
     elif is_features(spec):
         if not Path(spec.source).is_file():
             raise FileNotFoundError(f"no reference at {spec.source}")
+    elif spec.source == SCENES:
+        require_enough(spec, spec.count, WHOLE)
     else:
-        reference_images(spec, 1, 1)
+        found = reference_images(spec, *size)
+        for cropping in croppings:
+            large_enough(spec, found, cropping, cache_dir, size)
 
 
 def is_features(spec: ReferenceSpec) -> bool:
@@ -53,37 +66,61 @@ def reference_features(
 ) -> list[Reference]:
     """One reference for each cropping, for generated images of ``size`` (height, width).
 
-    Real images whose shorter side is below ``spec.minimum_side`` are left out and counted. None means the generated
-    images' shorter side if there are crops, because no crop is ever enlarged, and 0 otherwise.
+    Whole images and crops have references of their own: for crops, real images whose shorter side is below that of the
+    generated images are left out, because no crop is ever enlarged; ``spec.minimum_side`` overrides this for both. The
+    protocol has the number of images, of those left out, and a hash of the contents of all that remain.
 
     Raises:
-        ValueError: fewer than two images remain, or stored features were made under another protocol.
+        ValueError: too few images remain, or stored features were made under another protocol.
         FileNotFoundError: nothing at ``spec.source``.
     """
-    if is_features(spec):
-        return [load_reference(Path(spec.source), protocol_of(extractor, each)) for each in croppings]
+    if is_features(spec) or spec.source.startswith(CLEANFID):
+        return [stored_reference(spec, protocol_of(extractor, each)) for each in croppings]
+    found, references = reference_images(spec, *size), []
+    with readers(spec) as pool:
+        for cropping in croppings:
+            kept, digest = large_enough(spec, found, cropping, cache_dir, size)
+            (features,) = images_to_features(kept, extractor, cache_dir=cache_dir, croppings=[cropping], pool=pool)
+            about = {"source": describe(spec, *size), "n": len(kept), "left_out": len(found) - len(kept)}
+            protocol = protocol_of(extractor, cropping) | about | {"sha256": digest}
+            references.append(Reference(features, protocol))
+    return references
+
+
+def large_enough(
+    spec: ReferenceSpec, found: Sequence[LazyImage], cropping: Cropping, cache_dir: Path, size: tuple[int, int]
+) -> tuple[list[LazyImage], str]:
+    """The images that can serve for a cropping, and the SHA-256 over their contents; ValueError if too few."""
+    needed = spec.minimum_side
+    if needed is None:
+        needed = 0 if cropping == WHOLE else min(size)
+    infos = look_up(found, cache_dir)
+    pairs = [(image, each) for image, each in zip(found, infos, strict=True) if min(each.height, each.width) >= needed]
+    require_enough(spec, len(pairs), cropping, f", of {len(found)} those with {needed} pixels on the shorter side")
+    digest = hashlib.sha256("".join(each.digest for _, each in pairs).encode()).hexdigest()
+    return [image for image, _ in pairs], digest
+
+
+def require_enough(spec: ReferenceSpec, count: int, cropping: Cropping, reason: str = "") -> None:
+    if count < max(2, spec.minimum_count):
+        raise ValueError(
+            f"the reference {spec.source} has {count} images for {cropping}{reason}: a score needs at least "
+            f"{max(2, spec.minimum_count)} (metrics.reference_minimum)"
+        )
+
+
+def stored_reference(spec: ReferenceSpec, expected: dict[str, Any]) -> Reference:
+    """Features from a file of `eval.reference` or from clean-fid, refused under another protocol."""
     if spec.source.startswith(CLEANFID):
         stored = load_cleanfid_reference(spec.source.removeprefix(CLEANFID))
-        for each in croppings:
-            require_comparable(stored, protocol_of(extractor, each), spec.source)
-        return [stored] * len(croppings)
-    found = reference_images(spec, *size)
-    if spec.minimum_side is not None:
-        needed = spec.minimum_side
+        require_comparable(stored, expected, spec.source)
     else:
-        needed = 0 if all(each == WHOLE for each in croppings) else min(size)
-    infos = look_up(found, cache_dir)
-    kept = [image for image, each in zip(found, infos, strict=True) if min(each.height, each.width) >= needed]
-    if len(kept) < 2:
-        raise ValueError(
-            f"a reference needs 2 images: {len(kept)} of {len(found)} in {spec.source} have {needed} pixels or more "
-            "on the shorter side, and none is enlarged"
-        )
-    with readers(spec) as pool:
-        arrays = images_to_features(kept, extractor, cache_dir=cache_dir, croppings=croppings, pool=pool)
-    about = {"source": describe(spec, *size), "n": len(kept), "left_out": len(found) - len(kept)}
-    pairs = zip(croppings, arrays, strict=True)
-    return [Reference(array, protocol_of(extractor, each) | about) for each, array in pairs]
+        stored = load_reference(Path(spec.source), expected)
+    require_enough(spec, stored.protocol["n"], WHOLE)
+    if "sha256" in stored.protocol:
+        return stored
+    digest = hashlib.sha256(stored.features.tobytes()).hexdigest()
+    return Reference(stored.features, stored.protocol | {"sha256": digest})
 
 
 def readers(spec: ReferenceSpec) -> AbstractContextManager[Executor | None]:

@@ -6,18 +6,21 @@ prompts at its training size.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from eval.crops import WHOLE, Cropping, parse_crops
 from eval.features import FeatureExtractor, images_to_features
 from eval.files import write_atomically
 from eval.images import ImageFile
+from eval.reference import Reference
 from eval.repetition import CopyCounter
 from eval.score import as_metrics, check_names, score_alone, score_features
 from eval.uncertainty import MINIMUM_IMAGES, estimate_mean
@@ -60,8 +63,8 @@ def check_scorable(run: Run) -> None:
     if metrics.repetition not in (None, *REPETITIONS):
         raise ValueError(f"metrics.repetition is null, {' or '.join(REPETITIONS)}, not {metrics.repetition!r}")
     check_names(metrics.also)
-    check_reference(metrics.reference)
-    croppings_of(run, extractor_of(run))
+    croppings = croppings_of(run, extractor_of(run))
+    check_reference(metrics.reference, croppings, features_cache(run), (run.height, run.width))
 
 
 def extractor_of(run: Run) -> FeatureExtractor:
@@ -92,27 +95,51 @@ def score_run(run: Run) -> dict[str, Any]:
     croppings = croppings_of(run, extractor)
     images, base_images = images_of(run), images_of(base)
     found = images_to_features(images, extractor, cache_dir=run.folder / "features", croppings=croppings)
-    cache = run.runs / ".cache" / "features"
-    references = reference_features(run.metrics.reference, extractor, croppings, cache, (run.height, run.width))
+    size = run.height, run.width
+    references = reference_features(run.metrics.reference, extractor, croppings, features_cache(run), size)
     scores: dict[str, Any] = {"n": len(images)}
+    ids = [prompt.id for prompt in run.prompts]
     for cropping, features, reference in zip(croppings, found, references, strict=True):
-        scores |= score_features(features, reference.features, "r", cropping=cropping, also=also)
+        scores |= score_features(features, reference.features, "r", ids=ids, cropping=cropping, also=also)
     texts = [prompt.text for prompt in run.prompts]
-    scores |= score_alone(found[0], extractor, cropping=WHOLE, also=also, texts=texts)
+    scores |= score_alone(found[0], extractor, cropping=WHOLE, also=also, texts=texts, ids=ids)
     (base_features,) = images_to_features(base_images, extractor, cache_dir=base.folder / "features")
     if base.folder != run.folder:
-        scores |= score_features(found[0], base_features, "b")
+        scores |= score_features(found[0], base_features, "b", ids=ids)
     if run.metrics.repetition == "scenes":
         scores |= classifier_scores(run, images)
     elif run.metrics.repetition == "windows":
         scores |= window_repetition(images, extractor, base_features)
     scores |= costs_per_image(run.folder)
-    about = {key: references[0].protocol[key] for key in ("source", "n", "left_out")}
-    protocol = protocol_of(extractor, WHOLE) | {"crops": str(croppings[-1]) if run.metrics.crops else None}
-    scores["protocol"] = protocol | {"repetition": run.metrics.repetition, "reference": about}
+    scores["protocol"] = run_protocol(run, base, extractor, dict(zip(map(str, croppings), references, strict=True)))
     for path in (run.scores_file, run.folder / "metrics.json"):
         write_atomically(path, json.dumps(scores, indent=2) + "\n")
     return scores
+
+
+def run_protocol(
+    run: Run, base: Run, extractor: FeatureExtractor, references: Mapping[str, Reference]
+) -> dict[str, Any]:
+    """What identifies the measurement: rows of a table that differ in any of it are not comparable."""
+    whole, *crops = references.values()
+    kept = ("source", "n", "left_out", "sha256")
+    prompts = json.dumps([[prompt.id, prompt.text] for prompt in run.prompts])
+    return protocol_of(extractor, WHOLE) | {
+        "reference": {key: whole.protocol[key] for key in kept},
+        "crops": str(list(references)[-1]) if crops else None,
+        "crop_reference": {key: crops[0].protocol[key] for key in kept} if crops else None,
+        "repetition": run.metrics.repetition,
+        "prompts_sha256": hashlib.sha256(prompts.encode()).hexdigest(),
+        "model_sha256": run.model.digest,
+        "dtype": run.model.dtype,
+        "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+        "base_run": base.digest,  # last: the others say why it differs
+    }
+
+
+def features_cache(run: Run) -> Path:
+    """Features of references, shared by all runs of a folder."""
+    return run.runs / ".cache" / "features"
 
 
 def classifier_scores(run: Run, images: Sequence[ImageFile]) -> dict[str, Any]:
@@ -121,7 +148,9 @@ def classifier_scores(run: Run, images: Sequence[ImageFile]) -> dict[str, Any]:
     """
     judge = SceneFeatures().judge
     seen, copies = zip(*(judge(image.pixels()[None]) for image in images), strict=True)
-    scores = as_metrics({"repetition": estimate_mean(np.concatenate(copies) - 1)})
+    scores = as_metrics(
+        {"repetition": estimate_mean(np.concatenate(copies) - 1, ids=[image.name for image in images])}
+    )
     for factor in FACTORS:
         hits = [s[factor][0] == getattr(p.scene, factor) for s, p in zip(seen, run.prompts, strict=True) if p.scene]
         if hits:
@@ -133,7 +162,8 @@ def window_repetition(images: Sequence[ImageFile], extractor: FeatureExtractor, 
     """Copies beyond one as `eval.repetition` counts windows that resemble the same prompt's base sample."""
     pairs = tqdm(zip(images, targets, strict=True), total=len(images), desc="repetition", unit="img", leave=False)
     copies = [CopyCounter().count(image.pixels(), extractor, target) for image, target in pairs]
-    return as_metrics({"repetition": estimate_mean(np.array(copies, dtype=float) - 1)})
+    ids = [image.name for image in images]
+    return as_metrics({"repetition": estimate_mean(np.array(copies, dtype=float) - 1, ids=ids)})
 
 
 def costs_per_image(folder: Path) -> dict[str, float]:

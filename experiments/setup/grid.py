@@ -4,13 +4,15 @@ Hydra runs a grid; tables, plans and reports have to know its rows without runni
 Hydra's basic sweeper would: every combination of what the experiment and the command line list, where the command line
 replaces the experiment's values of a key. The one thing that Hydra cannot say is here too: ``experiment.skip`` names
 combinations to leave out, unless the command line asks for all of a rule's keys.
+
+This module loads neither torch nor diffusers, so that help and errors come at once.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.setup.architecture import Model, open_model
 from experiments.setup.compose import compose_config, explain
-from experiments.setup.models import ModelSource
-from experiments.setup.runs import Run, build_run
 
 OWN_COLUMNS = ("resolution", "method")  # every other key of a grid is part of the variant
 DEFAULT = "table1"
@@ -38,18 +37,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class RunRow:
-    """A row with its run."""
-
-    run: Run
-    variant: str = ""
-
-    @property
-    def size(self) -> str:
-        return f"{self.run.height}x{self.run.width}"
-
-
-@dataclass(frozen=True)
 class Grid:
     """All rows of a command line; one that names no experiment and no sweep has a single row."""
 
@@ -61,10 +48,6 @@ class Grid:
     runs: Path
     results: Path
     plot: dict[str, Any] | None
-
-    def runs_of_rows(self, open_: Callable[[ModelSource], Model] = open_model) -> list[RunRow]:
-        """Every row with its run; raises before anything is sampled if one does not fit."""
-        return [RunRow(build_run(compose_config(row.overrides), open_), row.variant) for row in self.rows]
 
 
 def named_experiment(overrides: Sequence[str]) -> list[str]:

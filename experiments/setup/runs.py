@@ -33,6 +33,7 @@ class ReferenceSpec:
     count: int = 0
     seed: int = 0
     minimum_side: int | None = None
+    minimum_count: int = 2
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,7 @@ def read_metrics(values: dict[str, Any]) -> MetricsSpec:
         values.pop("reference_count"),
         values.pop("reference_seed"),
         values.pop("minimum_side"),
+        values.pop("reference_minimum"),
     )
     return MetricsSpec(reference=reference, **values)
 

@@ -85,6 +85,7 @@ class MetricsConfig:
     reference: str = "scenes"  # folder, run, tar shards, .npz of --save-reference, cleanfid:NAME, or scenes (rendered)
     reference_count: int = 512  # of rendered scenes
     reference_seed: int = 2
+    reference_minimum: int = 100  # images that a reference needs at least, for whole images and for crops alike
     minimum_side: int | None = None  # leave out smaller real images; null: for crops the target's side, else 0
     crops: str | None = None  # of pfid_r and pkid_r: native, fidc1024, anyres or SIZE:COUNT
     also: list[str] = field(default_factory=list)  # precision_recall, fid_infinity, kid_subsets, ...
@@ -151,7 +152,7 @@ class ExperimentConfig:
 
     name: str | None = None
     claim: str = ""  # what the paper says
-    found: str = ""  # what came out on scenes
+    expected: Any = None  # resolution -> the variant that the claim says is best
     plot: Any = None  # x: title of the number that varies (none: categories); y: scores
     skip: list[dict[str, Any]] = field(default_factory=list)  # combinations of the grid to leave out
 

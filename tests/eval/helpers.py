@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from eval.uncertainty import Estimate
+
 
 def features(n: int, dim: int, *, seed: int = 0, shift: float = 0.0) -> np.ndarray:
     """(n, dim) float64 features with correlated, unequal dimensions, like those of a network."""
@@ -54,3 +56,9 @@ def write_shard(path: Path, files: dict[str, bytes]) -> Path:
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return path
+
+
+def jackknife_of(means: np.ndarray) -> Estimate:
+    """Estimate of the mean of (g,) independent group means of equally large groups."""
+    without = (means.sum() - means) / (len(means) - 1)
+    return Estimate(float(means.mean()), tuple(without), (2,) * len(means))

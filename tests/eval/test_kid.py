@@ -38,6 +38,52 @@ def test_unbiased_and_not_clipped_for_equal_distributions() -> None:
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(300)
 
 
+def third_moments(mean: np.ndarray, cov: np.ndarray) -> np.ndarray:
+    """(dim, dim, dim) E[x_i x_j x_k] of a Gaussian."""
+    one = np.einsum("i,jk->ijk", mean, cov)
+    return np.einsum("i,j,k->ijk", mean, mean, mean) + one + one.transpose(1, 0, 2) + one.transpose(2, 1, 0)
+
+
+def expected_kernel(mean: np.ndarray, cov: np.ndarray, other_mean: np.ndarray, other_cov: np.ndarray) -> float:
+    """E (x·y / d + 1)³ of independent Gaussian x and y, from the moments of x·y."""
+    d = len(mean)
+    second = (cov + np.outer(mean, mean)) * (other_cov + np.outer(other_mean, other_mean))
+    third = third_moments(mean, cov) * third_moments(other_mean, other_cov)
+    return float(1 + 3 * mean @ other_mean / d + 3 * second.sum() / d**2 + third.sum() / d**3)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.8, 1.0])
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (0.4, 1.3)])
+def test_paired_sides_give_the_squared_mmd_of_their_distributions(
+    correlation: float, shift: float, scale: float
+) -> None:
+    """x_i = shift + scale · (a Gaussian that correlates with y_i); the MMD depends on the two distributions only."""
+    rng = np.random.default_rng(0)
+    root = np.array([[1.0, 0.0, 0.0], [0.3, 0.8, 0.0], [0.0, 0.5, 0.6]])
+    mean = np.array([0.2, -0.1, 0.3])
+    values = []
+    for _ in range(3000):
+        y, new = rng.normal(size=(2, 20, 3))
+        x = scale * (correlation * y + np.sqrt(1 - correlation**2) * new) @ root.T + mean + shift
+        values.append(features_to_kid(x, y @ root.T + mean, paired=True))
+    q = (mean, root @ root.T)
+    p = (mean + shift, scale**2 * root @ root.T)
+    truth = expected_kernel(*p, *p) + expected_kernel(*q, *q) - 2 * expected_kernel(*p, *q)
+    assert abs(np.mean(values) - truth) <= 3 * np.std(values) / np.sqrt(len(values))
+    if correlation == 1 and shift == 0:
+        assert set(values) == {0.0}
+
+
+def test_paired_equals_a_loop_over_pairs_of_different_prompts() -> None:
+    x, y = features(9, 5, seed=1), features(9, 5, seed=2, shift=0.2)
+    k = (np.einsum("id,jd->ij", np.vstack([x, y]), np.vstack([x, y])) / 5 + 1) ** 3
+    terms = [k[i, j] + k[9 + i, 9 + j] - k[i, 9 + j] - k[j, 9 + i] for i, j in permutations(range(9), 2)]
+    assert features_to_kid(x, y, paired=True) == pytest.approx(np.mean(terms), rel=1e-10)
+    assert features_to_kid(x, y, paired=True, chunk=4) == pytest.approx(np.mean(terms), rel=1e-10)
+    with pytest.raises(ValueError, match="one image for each prompt, not 9 and 8"):
+        features_to_kid(x, y[:8], paired=True)
+
+
 N = 200
 
 
@@ -81,6 +127,6 @@ def test_parity_with_torchmetrics(pair: tuple[np.ndarray, np.ndarray]) -> None:
         (np.zeros((5, 4)), np.full((5, 4), np.inf), "not finite"),
     ],
 )
-def test_bad_features_are_refused(x: np.ndarray, y: np.ndarray, message: str) -> None:
+def test_bad_features_raise(x: np.ndarray, y: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         features_to_kid(x, y)

@@ -23,8 +23,13 @@ def made_up(**columns):
     """A table of two sizes and two methods with made-up scores."""
     rows = {"resolution": ["x4", "x4", "x16", "x16"], "size": ["64x64"] * 2 + ["128x128"] * 2}
     rows |= {"method": ["direct", "scalecrafter"] * 2, "variant": [""] * 4}
-    scores = {"fid_r": [4.0, 1.0, 6.0, 2.0], "repetition": [2.0, 0.1, 5.0, 0.2], "seconds_per_image": [1.0, 2.0] * 2}
-    errors = {f"{name}_se": [0.1] * 4 for name in ("fid_r", "repetition")}
+    scores = {
+        "fid_r": [4.0, 1.0, 6.0, 2.0],
+        "kid_r": [4.0, 1.0, 6.0, 2.0],
+        "repetition": [2.0, 0.1, 5.0, 0.2],
+        "seconds_per_image": [1.0, 2.0] * 2,
+    }
+    errors = {f"{name}_se": [0.1] * 4 for name in ("fid_r", "kid_r", "repetition")}
     return pd.DataFrame(rows | scores | errors | columns)
 
 

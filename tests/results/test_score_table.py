@@ -6,20 +6,21 @@ import shutil
 import pandas as pd
 import pytest
 
-from eval.uncertainty import Estimate
+from eval.comparisons import minimum_detectable_difference
+from eval.score import as_estimate
 from experiments import table as table_command
-from experiments.results.reading import finished_rows
+from experiments.results.reading import RunRow, finished_rows, run_rows
 from experiments.results.score_table import (
     collect,
-    indistinguishable_from_best,
     latex,
+    note,
     readable,
     require_same_protocol,
 )
 from experiments.scoring.runs import complete_run
 from experiments.setup import models
 from experiments.setup.compose import compose_config
-from experiments.setup.grid import RunRow, read_grid
+from experiments.setup.grid import read_grid
 from experiments.setup.runs import build_run
 from tests.tiny import tiny_overrides
 
@@ -45,7 +46,7 @@ def test_a_table_needs_no_weights_and_not_all_runs(runs, tmp_path, finished, cap
     assert "no run folder-upscale-64x64-*" in printed
     made, before = (pd.read_csv(folder / "results/table1.csv") for folder in (tmp_path, finished))
     expected = before[(before["resolution"] == "x4") & (before["method"] != "upscale")].reset_index(drop=True)
-    same = [name for name in before if not name.endswith("_best")]  # the best depends on the other rows
+    same = [name for name in before if not name.endswith(("_best", "_mdd"))]  # these depend on the other rows
     pd.testing.assert_frame_equal(made[same], expected[same])
     for name in ("table1.md", "table1.tex", "table1.png", "gallery_x4.png", "table1_cost.pdf"):
         assert (tmp_path / "results" / name).stat().st_size > 200
@@ -76,14 +77,24 @@ def test_nothing_finished_names_what_is_missing(runs, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_the_best_and_rows_indistinguishable_from_it_are_marked():
-    """Paired: the second moves with the first and is surely worse, the third is worse by less than its noise."""
-    groups = (1,) * 5
-    best = Estimate(1.0, (0.8, 0.9, 1.0, 1.1, 1.2), groups)
-    surely = Estimate(1.5, tuple(v + 0.5 for v in best.without), groups)
-    maybe = Estimate(1.1, (1.3, 1.2, 1.1, 1.0, 0.9), groups)
-    assert indistinguishable_from_best({7: surely, 8: best, 9: maybe}) == [8, 9]
-    assert indistinguishable_from_best({}) == []
+def test_controls_set_the_floor_and_do_not_compete(pipe_folder, tmp_path):
+    """The excess is the paired difference to the real images of the same resolution; stars are for methods only."""
+    tiny = tiny_overrides(pipe_folder, tmp_path)
+    grid = read_grid(["experiment=table1", "resolution=x4", "method=direct,scalecrafter,real,real_grid", *tiny])
+    rows = run_rows(grid)
+    scores = [complete_run(row.run) for row in rows]
+    table = collect(rows).set_index("method")
+    assert table["kid_r_excess"]["real"] == table["kid_r_excess_se"]["real"] == 0
+    value, error = as_estimate(scores[0], "kid_r").minus(as_estimate(scores[2], "kid_r"))
+    assert table["kid_r_excess"]["direct"] == pytest.approx(value)
+    assert table["kid_r_excess_se"]["direct"] == pytest.approx(error)
+    assert not table["kid_r_best"][["real", "real_grid"]].any()
+    assert table["kid_r_best"][["direct", "scalecrafter"]].any()
+    _, between = as_estimate(scores[0], "kid_r").minus(as_estimate(scores[1], "kid_r"))
+    groups = len(as_estimate(scores[0], "kid_r").group_sizes)
+    assert table["kid_r_mdd"]["direct"] == pytest.approx(minimum_detectable_difference(between, 1, groups))
+    assert "KID_r − real" in readable(collect(rows))
+    assert "Detectable with 80% power: differences of x4: KID_r" in note(collect(rows))
 
 
 def test_a_table_never_mixes_protocols(pipe_folder, tmp_path):

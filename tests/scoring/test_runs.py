@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from experiments.results.reading import read_scores
+from experiments.results.reading import RunRow, read_scores
+from experiments.results.score_table import collect
 from experiments.scoring.runs import check_scorable, complete_run, score_run
 from experiments.setup.architecture import open_architecture
 from experiments.setup.compose import compose_config
@@ -79,6 +81,7 @@ def test_missing_images_are_named(tiny):
         ("metrics.repetition=boxes", "metrics.repetition is null, scenes or windows"),
         ("metrics.also=[fd]", "unknown metric 'fd'"),
         ("metrics.reference=/nowhere", "/nowhere"),
+        ("metrics.reference_minimum=13", "has 12 images for whole images: a score needs at least 13"),
         ("metrics.reference=/nowhere.npz", "no reference at /nowhere.npz"),
         ("metrics.reference='cleanfid:nothing'", "clean-fid has no statistics 'nothing'"),
         ("metrics.crops=ten", "unknown crops 'ten'"),
@@ -89,3 +92,39 @@ def test_runs_that_cannot_be_scored_are_refused_first(tiny, change, message):
     with pytest.raises((ValueError, OSError), match=message):
         check_scorable(run)
     assert not run.folder.exists()
+
+
+def test_the_protocol_identifies_everything_that_was_compared(tiny):
+    """Reference contents, prompts, base run, weights and precision; rows that differ in one are refused by name."""
+    kinds = {
+        "reference": ["metrics.reference_seed=3"],
+        "prompts_sha256": ["prompts.seed=9"],
+        "base_run": ["seed=5"],
+        "dtype": ["model.dtype=float16"],
+        "crops": ["metrics.crops='16:2'"],
+    }
+    first = run_of([*tiny, "method=direct", "model.dtype=float32"])
+    complete_run(first)
+    for key, change in kinds.items():
+        other = run_of([*tiny, "method=upscale", "model.dtype=float32", *change])
+        complete_run(other)
+        with pytest.raises(ValueError, match=f"cannot share a table: .*{key}"):
+            collect([RunRow(first), RunRow(other)])
+
+
+def test_crops_leave_the_reference_of_whole_images_alone(tiny, tmp_path):
+    """Small real images are left out for crops only, each reference with its own count."""
+    (tmp_path / "real").mkdir()
+    for i, side in enumerate([64] * 6 + [48] * 4):
+        pixels = np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"real/{i}.png")
+    options = [*tiny, "method=direct", f"metrics.reference={tmp_path / 'real'}"]
+    with_crops, without = (
+        complete_run(run_of([*options, change])) for change in ("metrics.crops='32:2'", "metrics.crops=null")
+    )
+    assert with_crops["fid_r"] == without["fid_r"]
+    assert with_crops["protocol"]["reference"]["n"] == 10
+    assert (with_crops["protocol"]["crop_reference"]["n"], with_crops["protocol"]["crop_reference"]["left_out"]) == (
+        6,
+        4,
+    )

@@ -4,6 +4,7 @@ import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from experiments.results.reading import run_rows
 from experiments.setup.architecture import open_architecture
 from experiments.setup.compose import compose_config
 from experiments.setup.grid import named_experiment, read_grid
@@ -37,7 +38,7 @@ def test_every_experiment_varies_what_it_says(experiment, monkeypatch, tmp_path)
     grid = read_grid(line)
     assert grid.name in (experiment, f"{experiment}_scenes")
     assert grid.multirun
-    rows = grid.runs_of_rows(open_architecture)
+    rows = run_rows(grid, open_architecture)
     assert len({(row.run.resolution, row.run.method_name, row.variant) for row in rows}) == len(rows) > 1
     if experiment.startswith("ablate_"):
         assert grid.plot is not None
@@ -48,7 +49,7 @@ def test_every_experiment_varies_what_it_says(experiment, monkeypatch, tmp_path)
 def test_the_command_line_replaces_values_of_the_experiment():
     rows = read_grid(["experiment=table1", "resolution=x4"]).rows
     assert {row.overrides[0] for row in rows} == {"resolution=x4"}
-    assert len(rows) == 6
+    assert len(rows) == 9
     one = read_grid(["experiment=ablate_tau", "resolution=x4", "scalecrafter.tau=20", "prompts.limit=5"])
     assert [row.variant for row in one.rows] == ["tau 20"]
     assert compose_config(one.rows[0].overrides).prompts.limit == 5

@@ -94,6 +94,7 @@ KEEPS = {
     "metrics.reference_count": ([], "metrics.reference_count=99"),
     "metrics.reference_seed": ([], "metrics.reference_seed=99"),
     "metrics.minimum_side": ([], "metrics.minimum_side=99"),
+    "metrics.reference_minimum": ([], "metrics.reference_minimum=9"),
     "metrics.crops": ([], "metrics.crops=null"),
     "metrics.also": ([], "metrics.also=[precision_recall]"),
     "metrics.repetition": ([], "metrics.repetition=null"),
@@ -114,7 +115,8 @@ KEEPS = {
 }
 # Names, what names are made of, and what says where a model is from: its digest tells the rest.
 NAMES = {"model.name", "method.name", "resolution.name", "model.id", "model.revision", "model.variant", "model.config"}
-NAMES |= {"method.object", "paths.runs"} | {f"experiment.{key}" for key in ("name", "claim", "found", "plot", "skip")}
+NAMES |= {"method.object", "paths.runs"}
+NAMES |= {f"experiment.{key}" for key in ("name", "claim", "expected", "plot", "skip")}
 
 
 class Brightness:

@@ -123,7 +123,7 @@ def test_skipped_rows_do_nothing(tmp_path, monkeypatch):
     assert seen == ["direct", "syncdiffusion"]  # both keys of the rule are on the command line
     seen.clear()
     launch(lambda config: seen.append(config.method.name), [*rows[:2], "seed=3", rows[3]])
-    assert seen == ["direct", "upscale", "multidiffusion", "scalecrafter"]
+    assert seen == ["direct", "upscale", "multidiffusion", "scalecrafter", "real", "real_enlarge", "real_grid"]
 
 
 def test_a_job_that_left_nothing_was_killed(tmp_path):
@@ -143,3 +143,9 @@ def test_slurm_launcher_asks_for_one_gpu_per_run():
     launcher = config.hydra.launcher
     assert launcher._target_.endswith("SlurmLauncher")
     assert (launcher.gpus_per_node, launcher.partition, launcher.tasks_per_node) == (1, "gpu", 1)
+
+
+def test_help_and_errors_load_no_model_library():
+    code = "import sys, experiments.run; print([name for name in ('torch', 'diffusers') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
