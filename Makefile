@@ -33,7 +33,7 @@ SMOKE_DIR ?= /tmp/scalecrafter-smoke
 # Several processes with one thread each are faster than with all threads each.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup test test-slow lint format type reproduce-table reproduce-table-full ablations gallery report notebooks train-scenes smoke clean
+.PHONY: help setup test test-slow lint format type reproduce-table reproduce-table-full ablations gallery report validate-metrics notebooks train-scenes smoke clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,10 @@ gallery: $(STAMP) ## Redraw the table, charts and galleries from finished runs
 
 report: $(STAMP) ## Write results/report.html from whatever is finished
 	$(PY) -m experiments.report $(strip $(OVERRIDES))
+
+validate-metrics: $(STAMP) ## Measure which score sees which damage (docs/reliability_of_scores.md)
+	$(PY) -m experiments.validate_metrics $(if $(RUNS),--runs "$(RUNS)" --hand-counts docs/hand_counts.csv) \
+		$(if $(RESULTS),--results "$(RESULTS)")
 
 notebooks: $(STAMP) ## Execute the notebooks into results/notebooks
 	@mkdir -p "$(or $(RESULTS),results)/notebooks"

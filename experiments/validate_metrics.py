@@ -22,7 +22,7 @@ from eval.uncertainty import GROUPS, interval_of
 from experiments.results.style import CHART
 from experiments.scoring.copy_counts import Counted, agreement, count_copies, generated_images, rendered_with_copies
 from experiments.scoring.feature_spaces import EXTRACTORS, build_extractor
-from experiments.scoring.validation import KINDS, WORSE, measure_responses, open_scorer, what_scores_see
+from experiments.scoring.validation import COPIES, KINDS, WORSE, measure_responses, open_scorer, what_scores_see
 from experiments.setup.command_line import command
 
 # Differences below these are drawn on a linear scale, larger ones on a logarithmic one.
@@ -56,6 +56,7 @@ def response_figure(responses: pd.DataFrame, groups: int) -> Figure:
         for axes, name in zip(panels, WORSE, strict=True):
             draw_responses(axes, responses[responses["score"] == name], groups)
             axes.set_title(name)
+            axes.set_xticks(range(len(COPIES) + 1))
             axes.set_yscale("symlog", linthresh=LINEAR.get(name, 0.05))
         for axes in panels[4:]:
             axes.set_xlabel("step")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eval.features import FeatureExtractor, images_to_features
@@ -58,12 +59,14 @@ def render_pool(scenes: int, side: int, cache_dir: Path) -> Pool:
         raise ValueError(f"a pool holds all {COMBINATIONS} combinations equally often: {scenes} is not a multiple")
     images = rendered_images(scenes, POOL_SEED, side, side)
     images.sort(key=lambda image: (image.scene.object, image.scene.colour, image.scene.background))
-    extractor = FeaturesAndCopies()
+    extractor, threads = FeaturesAndCopies(), torch.get_num_threads()
     with ProcessPoolExecutor() as renderers:
+        torch.set_num_threads(1)  # the renderers occupy all cores: more threads make the small network slower
         single, repeated = (
             pool_features(version, extractor, cache_dir, renderers)
             for version in (images, [replace(i, scene=replace(i.scene, copies=COPIES)) for i in images])
         )
+    torch.set_num_threads(threads)
     return Pool(single, repeated)
 
 

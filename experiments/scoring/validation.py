@@ -10,14 +10,13 @@ import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from eval import corruptions
 from eval.corruptions import CORRUPTIONS, corrupt
 from eval.crops import WHOLE, Cropping, parse_crops
 from eval.features import FeatureExtractor, images_to_features
@@ -49,6 +48,12 @@ SEEN = 3.0  # standard errors
 DECISIVE_STEP = 2
 
 
+@cache
+def corruptions_source() -> str:
+    """Source of `eval.corruptions`, so that changed corruptions invalidate cached features."""
+    return Path(inspect.getfile(corrupt)).read_text(encoding="utf-8")
+
+
 @dataclass(frozen=True)
 class CorruptedImage:
     """`eval.images.LazyImage` of another image after `corrupt`; keeps its pixels. Step 0 is the image itself."""
@@ -65,7 +70,7 @@ class CorruptedImage:
         return self.digest()
 
     def digest(self) -> str:
-        described = f"{self.original.digest()} {self.kind} {self.step} {inspect.getsource(corruptions)}"
+        described = f"{self.original.digest()} {self.kind} {self.step} {corruptions_source()}"
         return hashlib.sha256(described.encode()).hexdigest()
 
     def size(self) -> tuple[int, int]:
@@ -170,9 +175,9 @@ def response(
 def what_scores_see(responses: pd.DataFrame) -> pd.DataFrame:
     """For each corruption (rows) and score (columns) one of four words.
 
-    ``yes``: worse than untouched by more than three standard errors at the second step, and worse with every step.
-    ``uneven``: the same, but some step is not worse than the one before. ``late``: three standard errors are reached
-    at a later step only. ``no``: never.
+    ``yes``: at the second step worse than untouched by more than three standard errors, and no step better than the
+    one before. ``uneven``: the same, but some step is better than the one before. ``late``: three standard errors are
+    reached at a later step only. ``no``: never.
     """
     table = pd.DataFrame(index=pd.Index(KINDS, name="corruption"), columns=list(WORSE), dtype=object)
     for (kind, name), rows in responses.groupby(["corruption", "score"]):
@@ -180,7 +185,7 @@ def what_scores_see(responses: pd.DataFrame) -> pd.DataFrame:
         worse = WORSE[str(name)] * ordered[["difference", "errors"]]
         seen = worse["errors"] > SEEN
         if seen[DECISIVE_STEP]:
-            word = "yes" if (worse["difference"].diff()[1:] > 0).all() else "uneven"
+            word = "yes" if (worse["difference"].diff()[1:] >= 0).all() else "uneven"
         else:
             word = "late" if seen[seen.index > DECISIVE_STEP].any() else "no"
         table.loc[kind, name] = word

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from baselines.method import Request, Sampler
-from experiments.scenes.controls import CORRUPTIONS, RealScenes, grid
+from eval.corruptions import CORRUPTIONS
+from experiments.scenes.controls import RealScenes
 from experiments.scenes.renderer.scene import render, sample_scenes
 from experiments.scenes.scene_features import SceneFeatures
 
@@ -35,21 +35,9 @@ def test_every_corruption_changes_every_image():
     assert len({str(identity) for identity in identities}) == len(CORRUPTIONS) + 1
 
 
-def test_the_grid_interleaves_shifted_copies():
-    pixels = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
-    image = Image.fromarray(pixels)
-    assert np.array_equal(np.asarray(grid(image, 2, 0)), pixels)
-    found = np.asarray(grid(image, 2, 3))
-    for row in range(2):
-        for column in range(2):
-            part = found[row::2, column::2]
-            shifts = [(y, x) for y in range(8) for x in range(8)]
-            moved = [np.roll(pixels, shift, axis=(0, 1))[row::2, column::2] for shift in shifts]
-            assert any(np.array_equal(part, each) for each in moved)
-
-
 def test_other_prompts_and_unknown_corruptions_are_refused():
     with pytest.raises(ValueError, match="'a cat' is none: use prompts=scenes"):
         RealScenes().generate(None, Request(["a cat"], [0], 64, 64, Sampler()))
-    with pytest.raises(ValueError, match="corruption is null or one of blur"):
-        RealScenes("fog")
+    for options in ({"corruption": "fog"}, {"corruption": "blur", "step": 5}):
+        with pytest.raises(ValueError, match="corruption is null or one of blur"):
+            RealScenes(**options)

@@ -10,7 +10,7 @@ from eval.frechet import features_to_fid
 from eval.kid import features_to_kid
 from experiments import coverage
 from experiments.scenes.renderer.scene import sample_scenes
-from experiments.scoring.coverage import Measured, Sizes, estimates, mean_scores, measure_coverage, summary
+from experiments.scoring.coverage import Measured, estimates, mean_scores, summary
 from experiments.scoring.scene_sets import COMBINATIONS, Pool, combinations, pick, render_pool, sample_sets
 
 EACH, DIM = 12, 6
@@ -87,24 +87,19 @@ def test_summary_counts_intervals_that_hold_the_truth() -> None:
     assert found["se_ratio"] == pytest.approx(1 / np.sqrt((2.05**2 + 2.2**2 + 1) / 4))
 
 
-def test_mean_is_covered_as_often_as_it_should(pool: Pool) -> None:
+def test_command_measures_writes_and_prints(pool: Pool, tmp_path: Path, monkeypatch, capsys) -> None:
     """The repetition score is a mean: for independent scenes the classical interval holds it in 95% of cases."""
-    rows = measure_coverage(pool, 50, Sizes(images=30, reference=60, fresh=10))
-    found = {row["score"]: row for row in rows if row["design"] == "independent"}
-    assert found["repetition, 60% repeat"]["truth"] == pytest.approx(0.6 * 3, rel=0.1)
-    assert found["repetition, 60% repeat"]["coverage"] >= 0.88
-    assert found["repetition, difference"]["truth"] == pytest.approx(0.3 * 3, rel=0.1)
-    assert abs(found["KID_r, real"]["truth"]) < 0.05
-    assert {row["score"] for row in rows if row["design"] == "balanced"} == set(found)
-
-
-def test_command_writes_a_record_and_a_table(pool: Pool, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(coverage, "render_pool", lambda *args: pool)
-    sizes = ["--images", "20", "--reference", "60", "--fresh", "3", "--repetitions", "2"]
+    sizes = ["--images", "24", "--reference", "40", "--fresh", "10", "--repetitions", "30"]
     coverage.main([*sizes, "--results", str(tmp_path)])
     record = json.loads((tmp_path / "coverage.json").read_text())
-    assert record["sizes"] == {"images": 20, "reference": 60, "fresh": 3}
-    assert len(record["rows"]) == 34
+    assert record["sizes"] == {"images": 24, "reference": 40, "fresh": 10}
+    rows = {row["score"]: row for row in record["rows"] if row["design"] == "independent"}
+    assert {row["score"] for row in record["rows"] if row["design"] == "balanced"} == set(rows)
+    assert rows["repetition, 60% repeat"]["truth"] == pytest.approx(0.6 * 3, rel=0.1)
+    assert rows["repetition, 60% repeat"]["coverage"] >= 0.8
+    assert rows["repetition, difference"]["truth"] == pytest.approx(0.3 * 3, rel=0.1)
+    assert abs(rows["KID_r, real"]["truth"]) < 0.05
     assert (tmp_path / "coverage.md").read_text() in capsys.readouterr().out
     with pytest.raises(ValueError, match="at least 2 repetitions"):
         coverage.main(["--repetitions", "1"])

@@ -131,7 +131,7 @@ def test_more_scores(folders, capsys):
         (["--reference", "/nowhere.npz"], "no reference at /nowhere.npz"),
         (["--crops", "129:3"], "crops of 129 pixels do not fit into images of 128"),
         (["--crops", "ten"], "unknown crops 'ten': choose from native, fidc1024, anyres or SIZE:COUNT"),
-        (["--minimum-side", "500"], "a reference needs 2 images: 0 of 12 in .*real have 500 pixels or more"),
+        (["--minimum-side", "500"], "has 0 images for whole images, of 12 those with 500 pixels on the shorter side: a score needs at least 2"),
         (["--features", "inception", "--weights", "/nowhere.pth"], "no Inception weights at /nowhere.pth"),
     ],
 )
