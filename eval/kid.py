@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.frechet import checked_features
+from eval.fid import checked_features
 
 CHUNK = 1024
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from eval.frechet import checked_features, features_to_fid
+from eval.fid import checked_features, features_to_fid
 
 SUBSETS, SUBSET_SIZE = 100, 1000  # as KID is usually reported
 EXTRAPOLATION_POINTS = 15

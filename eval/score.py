@@ -11,7 +11,7 @@ import numpy as np
 from eval.crops import WHOLE, Cropping
 from eval.extractors import Inception, ViT
 from eval.features import FeatureExtractor
-from eval.frechet import checked_features
+from eval.fid import checked_features
 from eval.other_metrics import (
     INCEPTION_SPLITS,
     clip_scores,

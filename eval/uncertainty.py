@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats as distributions
 
-from eval.frechet import FixedReference, Stats, features_to_fid, features_to_stats, stats_to_fid
+from eval.fid import FixedReference, Stats, features_to_fid, features_to_stats, stats_to_fid
 from eval.kid import PairedSums, checked_sides, group_pairs, kernel_sums, paired_group_pairs
 
 GROUPS = 20

@@ -31,7 +31,7 @@ def shown(notebook):
 @pytest.fixture(scope="module")
 def executed(finished):
     """Each notebook after running on finished runs, from its own folder as an editor starts it, two at a time and the
-    longest first; what it draws itself is drawn at its smallest.
+    longest first; what a notebook samples itself is as small as possible.
     """
     places = {"RUNS": str(finished / "runs"), "RESULTS": str(finished / "results")}
     run = partial(execute, folder=ROOT / "notebooks", **places, PROMPTS_LIMIT="3", STEPS="2")

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from eval.fid import features_to_stats, stats_to_fid
 from eval.files import write_atomically
-from eval.frechet import features_to_stats, stats_to_fid
 from experiments.setup.command_line import command
 from experiments.setup.identity import environment
 

@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from eval.files import sha256_of_file
-from experiments.prompts import images
+from experiments.prompts import img2dataset
 from experiments.prompts.columns import SCHEMA, find_columns, normalise_columns
 
 BATCH_ROWS = 1 << 16  # a few MB
@@ -60,7 +60,7 @@ def find_sources(paths: Iterable[Path]) -> list[Path]:
             found.append(path)
         elif tars := sorted(path.glob("*.tar")):
             found += tars
-        elif images.contains_images(path):
+        elif img2dataset.contains_images(path):
             found.append(path)
         elif tables := sorted(file for file in path.iterdir() if file.suffix.lower() in TABLES):
             found += tables
@@ -74,9 +74,9 @@ def open_source(path: Path, caption_column: str | None) -> Source:
     kind = path.suffix.lower()
     with errors_naming(path):
         if path.is_dir():
-            return open_images(path, partial(images.folder_samples, path), caption_column)
+            return open_images(path, partial(img2dataset.folder_samples, path), caption_column)
         if kind == ".tar":
-            return open_images(path, partial(images.shard_samples, path), caption_column)
+            return open_images(path, partial(img2dataset.shard_samples, path), caption_column)
         if kind == ".parquet":
             with pa.parquet.ParquetFile(path) as file:
                 columns = find_columns(file.schema_arrow, caption_column, path)
@@ -140,16 +140,16 @@ def open_text(path: Path, columns: Mapping[str, str] | None, broken: list[str]) 
     )
 
 
-def open_images(path: Path, samples: Callable[[], Iterator[images.Sample]], caption_column: str | None) -> Source:
-    columns = images.find_sample_columns(samples(), caption_column, path)
+def open_images(path: Path, samples: Callable[[], Iterator[img2dataset.Sample]], caption_column: str | None) -> Source:
+    columns = img2dataset.find_sample_columns(samples(), caption_column, path)
     return Source(path, columns, partial(image_batches, path, samples, columns))
 
 
 def image_batches(
-    path: Path, samples: Callable[[], Iterator[images.Sample]], columns: Mapping[str, str]
+    path: Path, samples: Callable[[], Iterator[img2dataset.Sample]], columns: Mapping[str, str]
 ) -> Iterator[Batch]:
     with errors_naming(path):
-        for rows, broken in images.sample_batches(samples(), columns):
+        for rows, broken in img2dataset.sample_batches(samples(), columns):
             yield Batch(rows, broken)
 
 

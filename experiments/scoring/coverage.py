@@ -18,7 +18,7 @@ from multiprocessing import get_context
 import numpy as np
 from tqdm import tqdm
 
-from eval.frechet import FixedReference, features_to_fid
+from eval.fid import FixedReference, features_to_fid
 from eval.uncertainty import Estimate, estimate_fid, estimate_kid, estimate_mean, interval_of
 from experiments.scoring.scene_sets import COMBINATIONS, DESIGNS, METHODS, Pool, Sets, combinations, pick, sample_sets
 

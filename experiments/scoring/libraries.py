@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from eval.extractors import INCEPTION_FILE, Inception
 from eval.features import images_to_features
-from eval.frechet import features_to_fid
+from eval.fid import features_to_fid
 from eval.image_sets import find_images
 from eval.images import ImageFile
 from eval.kid import features_to_kid

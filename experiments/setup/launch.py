@@ -65,7 +65,7 @@ def launch(job: Job, arguments: Sequence[str]) -> Grid | None:
         ValueError: before anything runs, with one line, if the configuration is wrong.
         JobsFailed: after the other jobs, naming those that failed.
     """
-    app = hydra.main(config_path=str(schema.CONF), config_name="config", version_base=VERSION_BASE)(recorded(job))
+    app = hydra.main(config_path=str(schema.CONF), config_name="config", version_base=VERSION_BASE)(with_outcome(job))
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     if len(overrides) + len(MULTIRUN & set(arguments)) < len(arguments):
         sys.argv[1:] = arguments
@@ -89,7 +89,7 @@ def launch(job: Job, arguments: Sequence[str]) -> Grid | None:
     return grid
 
 
-def recorded(job: Job) -> Job:
+def with_outcome(job: Job) -> Job:
     """The job, which leaves its outcome on disk and raises what Hydra prints as one line."""
 
     @wraps(job)

@@ -120,7 +120,7 @@ def test_fractional_factors_and_dispersed_kernels_cost_flops(tiny):
     area, channels, samples, steps = 2 * 2, 16, 2, 2
     middle = 4 * 2 * area * channels * channels * 9 * samples * steps  # four convolutions of the middle block
     assert flops["whole"] == flops["plain"]
-    kernels = 4 * 2 * channels * channels * 9 * 25 * steps / 4  # made in every call of four pictures, the plan thinks
+    kernels = 4 * 2 * channels * channels * 9 * 25 * steps / 4  # in the plan, made in every call of four images
     assert flops["dispersed"] - flops["plain"] == pytest.approx(middle * (25 / 9 - 1) + kernels)
     assert flops["fraction"] - flops["plain"] == pytest.approx(middle * (9 / 4 - 1))
 
@@ -208,7 +208,7 @@ def test_probe_stops_before_long_calls(pipe_folder, monkeypatch):
     model = open_architecture(ModelSource("folder", str(pipe_folder), dtype="float32"))
     monkeypatch.setattr(probe_module, "time_call", lambda unet, inputs: 4.0)
     made = probe_module.probe(model, 64)
-    assert (made.largest, len(made.timed)) == (16, 1)  # four times the cells would take more than ten seconds
+    assert (made.largest, len(made.timed)) == (16, 1)  # four times the area would take more than ten seconds
 
 
 def test_seconds_use_the_rate_of_the_nearest_timed_call():

@@ -8,7 +8,7 @@ import torch
 from torch_fidelity.metric_isc import isc_features_to_metric
 
 from eval import other_metrics
-from eval.frechet import features_to_fid
+from eval.fid import features_to_fid
 from eval.kid import features_to_kid
 from eval.other_metrics import clip_scores, fid_at_infinity, inception_score, kid_of_subsets, precision_recall
 from eval.score import ALSO, score_features

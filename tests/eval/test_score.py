@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eval.crops import Crops
-from eval.frechet import features_to_fid
+from eval.fid import features_to_fid
 from eval.kid import features_to_kid
 from eval.score import as_estimate, score_features
 from tests.eval.helpers import features

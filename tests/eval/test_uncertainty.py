@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.frechet import features_to_fid
+from eval.fid import features_to_fid
 from eval.kid import features_to_kid
 from eval.uncertainty import (
     Estimate,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.frechet import features_to_fid
+from eval.fid import features_to_fid
 from eval.kid import features_to_kid
 from experiments import coverage
 from experiments.scenes.renderer.scene import sample_scenes

@@ -11,7 +11,7 @@ from PIL import Image
 
 from eval.corruptions import CORRUPTIONS
 from eval.crops import WHOLE, Crops
-from eval.frechet import features_to_fid
+from eval.fid import features_to_fid
 from eval.image_sets import find_images
 from experiments.sampling.manifest import NAME
 from experiments.scenes.rendered import rendered_images

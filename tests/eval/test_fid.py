@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval.frechet import FixedReference, Stats, features_to_fid, features_to_stats, stats_to_fid
+from eval.fid import FixedReference, Stats, features_to_fid, features_to_stats, stats_to_fid
 from tests.eval.helpers import features
 
 
