@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import pandas as pd
 from eval.files import open_atomically, write_atomically
 from experiments.results.galleries import write_gallery, write_zoom
 from experiments.results.plots import charts, table_figure
-from experiments.results.published import published_beside
-from experiments.results.reading import finished_rows, gallery_columns
+from experiments.results.published import UNKNOWN, published_beside
+from experiments.results.reading import finished_rows, gallery_columns, read_scores
 from experiments.results.score_table import collect, latex, markdown, note, readable
 from experiments.results.style import save_chart
 from experiments.results.tracking import log_table
@@ -34,7 +34,8 @@ def write_results(grid: Grid, open_: Callable[[ModelSource], Model] = open_archi
     if not done:
         raise ValueError(f"{grid.name} has no finished run: {missing[0]}")
     table = collect(done)
-    print("\n" + write_table(table, grid.results, grid.name))
+    protocol = read_scores(done[0].run.scores_file)["protocol"]
+    print("\n" + write_table(table, grid.results, grid.name, protocol))
     images = write_images(grid.name, table, grid.plot, grid.runs, grid.results)
     log_table(table, images, grid.name, done[0].run)
     for path in [*sorted(grid.results.glob(f"{grid.name}.*")), *images]:
@@ -42,10 +43,10 @@ def write_results(grid: Grid, open_: Callable[[ModelSource], Model] = open_archi
     return missing
 
 
-def write_table(table: pd.DataFrame, folder: Path, name: str) -> str:
-    """Write ``<name>.{csv,md,tex,png}``; returns the Markdown."""
+def write_table(table: pd.DataFrame, folder: Path, name: str, protocol: Mapping[str, Any] = UNKNOWN) -> str:
+    """Write ``<name>.{csv,md,tex,png}``; returns the Markdown. ``protocol`` decides which published values compare."""
     shown, explanation = readable(table), note(table)
-    published = published_beside(table)
+    published = published_beside(table, protocol)
     text = "\n\n".join(filter(None, (markdown(shown), explanation, published))) + "\n"
     write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
     write_atomically(folder / f"{name}.md", text)

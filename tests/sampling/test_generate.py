@@ -92,16 +92,15 @@ def test_only_missing_or_damaged_images_are_generated_again(tiny, monkeypatch):
     assert not generated
 
 
-@pytest.mark.parametrize("images", [1, 3])
-def test_a_rerun_after_kill_ends_with_the_same_files(tiny, tmp_path, images):
-    """kill -9 once the run folder holds some images; then run again and compare with an uninterrupted run."""
+def test_a_rerun_after_kill_ends_with_the_same_files(tiny, tmp_path):
+    """kill -9 once the run folder holds two images; then run again and compare with an uninterrupted run."""
     killed = [*tiny, f"paths.runs={tmp_path / 'killed'}", "batch_size=1", "sampler.steps=20"]
     process = start(*killed)
-    wait_until(lambda: len(list(tmp_path.glob("killed/folder-*/images/*.png"))) >= images, process)
+    wait_until(lambda: len(list(tmp_path.glob("killed/folder-*/images/*.png"))) >= 2, process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     run = run_of(killed)
-    assert images <= len(list(run.folder.glob("images/*.png"))) < 4
+    assert 2 <= len(list(run.folder.glob("images/*.png"))) < 4
     resumed = generate_run(run)
     whole = generate_run(run_of([*killed, f"paths.runs={tmp_path / 'whole'}"]))
     assert contents(resumed) == contents(whole)

@@ -31,11 +31,8 @@ def run(*arguments, **environment):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600, env=environment)
 
 
-@pytest.mark.parametrize(
-    "launcher",
-    [["hydra/launcher=local_cpu"], pytest.param(SUBMITIT, marks=pytest.mark.slow)],
-    ids=["joblib", "submitit"],
-)
+@pytest.mark.slow  # the basic launcher is tested below, in this process
+@pytest.mark.parametrize("launcher", [["hydra/launcher=local_cpu"], SUBMITIT], ids=["joblib", "submitit"])
 def test_failed_jobs_stop_no_other_under_any_launcher(tiny, tmp_path, launcher):
     done = run(*TAUS, *tiny, *launcher, "metrics=none", f"hydra.run.dir={tmp_path / 'jobs'}")
     assert done.returncode == 2
