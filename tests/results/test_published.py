@@ -78,6 +78,7 @@ def test_nothing_is_shown_for_other_models_methods_and_sizes() -> None:
 
 
 def test_number_of_images_is_read_from_every_protocol_of_the_file() -> None:
+    assert (published_scores()["value"] >= 0).all()
     found = {
         (value["source"].split()[0], value["height"]): published_count(
             value["protocol"], value["height"], value["width"]
