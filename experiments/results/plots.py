@@ -82,7 +82,8 @@ def cost_frontier(table: pd.DataFrame) -> Figure:
     """KID_r against seconds per image, a panel per resolution, with two standard errors. The line is the Pareto
     frontier: a method above it is dominated by one on it.
     """
-    groups = [(name, group) for name, group in methods_of(table).groupby("resolution", sort=False) if len(group) > 1]
+    groups = list(methods_of(table).groupby("resolution", sort=False))
+    groups = [(name, group) for name, group in groups if len(group) > 1] or groups
     figure = Figure(figsize=(COLUMN * max(1.0, len(groups) / 2), 1.9), layout="constrained")
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     for axes, (resolution, group) in zip(panels, groups, strict=True):
@@ -196,7 +197,8 @@ def charts(table: pd.DataFrame, plot: dict[str, Any] | None) -> dict[str, Figure
     if plot:
         return {"plot": ablation(table, plot)}
     found = {}
-    if table[["kid_r", "seconds_per_image"]].notna().all(axis=None):
+    methods = methods_of(table)
+    if len(methods) and methods[["kid_r", "seconds_per_image"]].notna().all(axis=None):
         found["cost"] = cost_frontier(table)
     if table["repetition"].notna().all():
         found["repetition"] = repetition_by_resolution(table)

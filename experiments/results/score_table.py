@@ -136,10 +136,11 @@ def latex(shown: pd.DataFrame) -> str:
 
 def note(table: pd.DataFrame) -> str:
     """What the columns mean, and what differences the table can resolve."""
+    floor = "real: real images scored as if generated, the floor; − real: excess over it;\n"
     return (
         f"{prompt_counts(table)}; ± standard error over prompts; KID is unbiased, FID is not: compare it at equal n;\n"
         "_r: against real images, _b: base-size samples; p: of native-resolution crops, blind to composition;\n"
-        "real: real images scored as if generated, the floor; − real: excess over it;\n"
+        f"{floor if (table['method'] == FLOOR).any() else ''}"
         "*: the best at its resolution, or not significantly worse (5%, Holm over all pairs of methods);\n"
         "repetition: copies of the object beyond one; object, colour: images that show what was prompted;\n"
         "U-Net evals: guidance pairs per image, in units of the training size.\n"

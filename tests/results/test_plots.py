@@ -58,6 +58,13 @@ def test_colours_are_legible_on_light_and_dark_pages():
         assert (value + 0.05) / (luminance("#14171b") + 0.05) > 3, colour
 
 
+def test_one_method_alone_has_a_panel_and_controls_alone_have_none():
+    alone = made_up().query("resolution == 'x4' and method == 'direct'")
+    (axes,) = charts(alone, None)["cost"].axes
+    assert plotted(axes) == {"direct": [[1.0, 4.0]]}
+    assert "cost" not in charts(made_up(method=["real", "real_grid"] * 2), None)
+
+
 def test_the_frontier_holds_what_nothing_beats_in_both():
     assert pareto([(1, 5), (2, 3), (2, 4), (3, 3), (4, 1)]) == [(1, 5), (2, 3), (4, 1)]
     assert pareto([(1, 1), (1, 1)]) == [(1, 1)]

@@ -95,6 +95,8 @@ def test_controls_set_the_floor_and_do_not_compete(pipe_folder, tmp_path):
     assert table["kid_r_mdd"]["direct"] == pytest.approx(minimum_detectable_difference(between, 1, groups))
     assert "KID_r − real" in readable(collect(rows))
     assert "Detectable with 80% power: differences of x4: KID_r" in note(collect(rows))
+    assert "the floor" in note(collect(rows))
+    assert "the floor" not in note(collect(rows[:2]))
 
 
 def test_a_table_never_mixes_protocols(pipe_folder, tmp_path):
