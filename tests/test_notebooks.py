@@ -65,6 +65,7 @@ def test_it_runs_top_to_bottom(path, executed):
     assert expected.get(path.stem[:2], "scalecrafter") in text
 
 
+@pytest.mark.slow
 def test_the_ablations_say_what_to_run_when_there_are_none(tmp_path):
     """From the root this time, as `make notebooks` starts it."""
     text = shown(execute(ROOT / "notebooks/02_ablations.ipynb", ROOT, RESULTS=str(tmp_path)))

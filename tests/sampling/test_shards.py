@@ -36,6 +36,7 @@ def test_the_last_shard_merges_and_scores(tiny, tmp_path):
     assert [path.name for path in folder.glob("manifest*")] == ["manifest.jsonl"]
 
 
+@pytest.mark.slow
 def test_shards_in_parallel_processes(tiny, tmp_path):
     """One of them is killed on the way; whoever generates the whole completes it."""
     whole = generate_run(run_of([*tiny, f"paths.runs={tmp_path / 'whole'}"]))

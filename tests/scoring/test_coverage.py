@@ -87,6 +87,7 @@ def test_summary_counts_intervals_that_hold_the_truth() -> None:
     assert found["se_ratio"] == pytest.approx(1 / np.sqrt((2.05**2 + 2.2**2 + 1) / 4))
 
 
+@pytest.mark.slow
 def test_command_measures_writes_and_prints(pool: Pool, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(coverage, "render_pool", lambda *args: pool)
     sizes = ["--images", "24", "--reference", "40", "--fresh", "10", "--repetitions", "6"]

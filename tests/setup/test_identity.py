@@ -153,12 +153,13 @@ def places(save_pipeline, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def sampled(save_pipeline, places, tmp_path):
-    """sampled(overrides) -> (digest, the first prompt's image)."""
+@pytest.fixture(scope="module")
+def sampled(save_pipeline, places, tmp_path_factory):
+    """sampled(overrides) -> (digest, the first prompt's image). Equal overrides find the run that is there."""
+    shared = tmp_path_factory.mktemp("sampled")
 
     def sample(overrides):
-        tiny = [*tiny_overrides(save_pipeline("sd15"), tmp_path), "prompts.limit=1"]
+        tiny = [*tiny_overrides(save_pipeline("sd15"), shared), "prompts.limit=1"]
         given = [re.sub(r"@(\w+)", lambda name: str(places / name[1]), override) for override in overrides]
         run = build_run(compose_config([*tiny, *given]))
         folder = generate_run(run)
