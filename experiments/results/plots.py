@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from experiments.results.reading import row_labels
-from experiments.results.score_table import FLOOR, SCORES
+from experiments.results.reading import CONTROLS, FLOOR, row_labels
+from experiments.results.score_table import SCORES
 from experiments.results.style import CHART, COLUMN, INK, method_style, shades
 
 
@@ -74,7 +74,7 @@ def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
 
 def methods_of(table: pd.DataFrame) -> pd.DataFrame:
     """The rows that are not controls."""
-    return table[~table["method"].str.startswith(FLOOR)]
+    return table[~table["method"].isin(CONTROLS)]
 
 
 @matplotlib.rc_context(CHART)
@@ -115,7 +115,7 @@ def repetition_by_resolution(table: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(COLUMN, 1.9), layout="constrained")
     axes = figure.subplots()
-    table = table[~table["method"].str.startswith(f"{FLOOR}_")]
+    table = table[(table["method"] == FLOOR) | ~table["method"].isin(CONTROLS)]
     sizes = {row.resolution: pixels(row.size) for row in table.itertuples()}
     methods = list(dict.fromkeys(table["method"]))
     for index, method in enumerate(methods):

@@ -24,6 +24,9 @@ COLUMNS = {"model", "resolution", "size", "method", "variant", "n", "run", "scor
 
 Column = tuple[str, Path]  # of a gallery: its title and the run folder
 
+FLOOR = "real"  # the control method whose images are real
+CONTROLS = (FLOOR, "real_blur", "real_enlarge", "real_grid")  # it and its corruptions compete with no method
+
 
 @dataclass(frozen=True)
 class RunRow:
@@ -124,7 +127,7 @@ def row_labels(table: pd.DataFrame) -> list[str]:
 
 def gallery_columns(table: pd.DataFrame, runs: Path) -> dict[str, list[Column]]:
     """For each resolution the columns of its gallery; corrupted controls are left out."""
-    table = table[~table["method"].str.startswith("real_")]
+    table = table[(table["method"] == FLOOR) | ~table["method"].isin(CONTROLS)]
     found: dict[str, list[Column]] = {}
     for resolution, label, folder in zip(
         table["resolution"], row_labels(table), run_folders(table, runs), strict=True

@@ -12,7 +12,7 @@ import pandas as pd
 from eval.comparisons import indistinguishable_from_best, minimum_detectable_difference
 from eval.score import as_estimate
 from eval.uncertainty import Estimate
-from experiments.results.reading import RunRow, read_scores
+from experiments.results.reading import CONTROLS, FLOOR, RunRow, read_scores
 
 SCORES = {
     "kid_r": "KID_r ↓",
@@ -27,7 +27,6 @@ EXCESS = {"kid_r": "KID_r − real", "pkid_r": "pKID_r − real"}  # shown; the 
 SHARES = {"object_accuracy": "object ↑", "colour_accuracy": "colour ↑"}
 COSTS = {"seconds_per_image": "s/image", "unet_evaluations_per_image": "U-Net evals"}
 PER_SIZE = ("n", "reference", "crops", "crop_reference", "prompts_sha256")  # may differ between resolutions
-FLOOR = "real"  # the control method whose images are real; it and its corruptions compete with no method
 LATEX = {"±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "−": r"$-$"}
 
 
@@ -66,7 +65,7 @@ def compare(table: pd.DataFrame, scores: Sequence[dict[str, Any]], name: str) ->
         for i in estimates if floors else []:
             excess = estimates[i].minus(estimates[floors[0]])
             found.loc[i, [f"{name}_excess", f"{name}_excess_se"]] = excess
-        methods = {i: each for i, each in estimates.items() if not table["method"][i].startswith(FLOOR)}
+        methods = {i: each for i, each in estimates.items() if table["method"][i] not in CONTROLS}
         found.loc[indistinguishable_from_best(methods), f"{name}_best"] = True
         if len(methods) > 1:
             found.loc[list(methods), f"{name}_mdd"] = detectable_difference(list(methods.values()))

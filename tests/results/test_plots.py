@@ -9,7 +9,7 @@ from PIL import Image
 
 from experiments.results.galleries import GAP, HEIGHT, LINE, REGION, write_zoom
 from experiments.results.plots import ablation, charts, cost_frontier, pareto, repetition_by_resolution
-from experiments.results.reading import gallery_columns, read_table, shared_records
+from experiments.results.reading import CONTROLS, gallery_columns, read_table, shared_records
 from experiments.results.style import COLUMN, INK, METHODS, chart_svg, method_style
 from experiments.setup.schema import CONF
 
@@ -63,6 +63,12 @@ def test_one_method_alone_has_a_panel_and_controls_alone_have_none():
     (axes,) = charts(alone, None)["cost"].axes
     assert plotted(axes) == {"direct": [[1.0, 4.0]]}
     assert "cost" not in charts(made_up(method=["real", "real_grid"] * 2), None)
+
+
+def test_only_the_shipped_controls_are_controls():
+    assert {path.stem for path in (CONF / "method").glob("real*.yaml")} == set(CONTROLS)
+    methods = cost_frontier(made_up(method=["real_esrgan", "scalecrafter"] * 2))
+    assert set(plotted(methods.axes[0])) == {"real esrgan", "scalecrafter"}
 
 
 def test_the_frontier_holds_what_nothing_beats_in_both():
