@@ -1,17 +1,27 @@
-"""Tiny pipelines for all tests."""
+"""Tiny pipelines for all tests.
 
+What needs torch is imported where it is used: the process that only hands out tests to others starts without it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
 from functools import cache
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from experiments.results.artefacts import write_images, write_table
-from experiments.results.reading import run_rows
-from experiments.results.score_table import collect
-from experiments.scoring.libraries import random_inception
-from experiments.scoring.runs import complete_run
-from experiments.setup.grid import read_grid
-from tests.tiny import tiny_overrides, tiny_pipeline, tiny_sdxl_pipeline
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave what the imports made out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,12 +35,15 @@ def own_cache(tmp_path_factory):
 @pytest.fixture
 def pipe(tmp_path):
     """A fresh tiny StableDiffusionPipeline."""
+    from tests.tiny import tiny_pipeline
+
     return tiny_pipeline(tmp_path / "tokenizer")
 
 
 @pytest.fixture(scope="session")
 def save_pipeline(tmp_path_factory):
     """save_pipeline(family) -> folder of a tiny pipeline of that family; not to be changed."""
+    from tests.tiny import tiny_pipeline, tiny_sdxl_pipeline
 
     @cache
     def save(family: str) -> Path:
@@ -53,24 +66,24 @@ def pipe_folder(save_pipeline):
 
 @pytest.fixture(scope="session")
 def finished(pipe_folder, tmp_path_factory):
-    """A folder with ``runs`` and ``results`` of two small experiments, table1 and ablate_tau; not to be changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    tiny = tiny_overrides(pipe_folder, folder)
-    for options in (
-        ["experiment=table1", "resolution=x4,x16", "method=direct,upscale,scalecrafter"],
-        ["experiment=ablate_tau", "resolution=x4", "scalecrafter.tau=0,50"],
-    ):
-        grid = read_grid([*options, *tiny])
-        rows = run_rows(grid)
-        for row in rows:
-            complete_run(row.run)
-        table = collect(rows)
-        write_table(table, grid.results, grid.name)
-        write_images(grid.name, table, grid.plot, grid.runs, grid.results)
+    """A folder with ``runs`` and ``results`` of two small experiments, table1 and ablate_tau; not to be changed.
+    Made by the first test process that needs it, for all.
+    """
+    from tests.tiny import finish_experiments
+
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return finish_experiments(pipe_folder, tmp_path_factory.mktemp("finished"))
+    folder = tmp_path_factory.getbasetemp().parent / "finished"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            finish_experiments(pipe_folder, folder)
+            (folder / "done").touch()
     return folder
 
 
 @pytest.fixture(scope="session")
 def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of the true format with random weights."""
+    from experiments.scoring.libraries import random_inception
+
     return random_inception(tmp_path_factory.mktemp("inception") / "inception.pth")

@@ -1,5 +1,7 @@
 """The contract that every method keeps: one row for each file in conf/method/."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -24,10 +26,16 @@ METHODS = {
 ELSEWHERE = {"upscale_sd", "real", "real_blur", "real_enlarge", "real_grid"}
 
 
-@pytest.fixture(params=PIPELINES)
-def pipe(request, tmp_path):
-    """A fresh tiny pipeline of each architecture."""
-    return PIPELINES[request.param](tmp_path)
+@pytest.fixture(scope="module", params=PIPELINES)
+def made(request, tmp_path_factory):
+    """A tiny pipeline of each architecture."""
+    return PIPELINES[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def pipe(made):
+    """A fresh copy of it."""
+    return copy.deepcopy(made)
 
 
 def build(name):

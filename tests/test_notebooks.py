@@ -1,8 +1,6 @@
 """The notebooks run top to bottom on finished runs, and are stored without outputs."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -28,18 +26,6 @@ def shown(notebook):
     return "".join(str(output.get("text", output.get("data", ""))) for output in outputs)
 
 
-@pytest.fixture(scope="module")
-def executed(finished):
-    """Each notebook after running on finished runs, from its own folder as an editor starts it, two at a time and the
-    longest first; what a notebook samples itself is as small as possible.
-    """
-    places = {"RUNS": str(finished / "runs"), "RESULTS": str(finished / "results")}
-    run = partial(execute, folder=ROOT / "notebooks", **places, PROMPTS_LIMIT="3", STEPS="2")
-    longest_first = NOTEBOOKS[::-1]
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(longest_first, pool.map(run, longest_first), strict=True))
-
-
 def test_there_are_four():
     assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
 
@@ -56,10 +42,17 @@ def test_it_is_stored_without_outputs(path):
     assert str(ROOT) not in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs_top_to_bottom(path, executed):
-    assert all(cell.execution_count for cell in executed[path].cells if cell.cell_type == "code")
-    text = shown(executed[path])
+# The last one runs a whole experiment; that its steps work is tested with CONTRIBUTING's, which are the same.
+EXECUTED = [pytest.param(path, marks=pytest.mark.slow if "04" in path.stem else ()) for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", EXECUTED, ids=lambda path: path.stem)
+def test_it_runs_top_to_bottom(path, finished):
+    """On finished runs, from its own folder as an editor starts it; what it samples itself is as small as possible."""
+    places = {"RUNS": str(finished / "runs"), "RESULTS": str(finished / "results")}
+    executed = execute(path, ROOT / "notebooks", **places, PROMPTS_LIMIT="3", STEPS="2")
+    assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
+    text = shown(executed)
     assert "image/png" in text
     expected = {"02": "experiment=ablate_dilation", "04": "plain_dilation"}
     assert expected.get(path.stem[:2], "scalecrafter") in text

@@ -22,7 +22,12 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from baselines.method import Method, Request, Sampler
+from experiments.results.artefacts import write_images, write_table
+from experiments.results.reading import run_rows
+from experiments.results.score_table import collect
 from experiments.scenes.model import build_scheduler
+from experiments.scoring.runs import complete_run
+from experiments.setup.grid import read_grid
 
 MAX_TOKENS = 12
 SCENES_X4 = Path(__file__).resolve().parents[1] / "experiments/scenes/settings/x4.yaml"
@@ -219,3 +224,19 @@ def tiny_overrides(pipeline: Path, folder: Path) -> list[str]:
         f"paths.runs={folder / 'runs'}",
         f"paths.results={folder / 'results'}",
     ]
+
+
+def finish_experiments(pipeline: Path, folder: Path) -> Path:
+    """Run table1 and ablate_tau at their smallest on a tiny pipeline, into ``folder``/runs and ``folder``/results."""
+    for options in (
+        ["experiment=table1", "resolution=x4,x16", "method=direct,upscale,scalecrafter"],
+        ["experiment=ablate_tau", "resolution=x4", "scalecrafter.tau=0,50"],
+    ):
+        grid = read_grid([*options, *tiny_overrides(pipeline, folder)])
+        rows = run_rows(grid)
+        for row in rows:
+            complete_run(row.run)
+        table = collect(rows)
+        write_table(table, grid.results, grid.name)
+        write_images(grid.name, table, grid.plot, grid.runs, grid.results)
+    return folder

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
@@ -20,7 +20,7 @@ from baselines.method import Calls, Request
 from experiments.cost.counting import Cost, cost_of, disk_needed, unet_inputs
 from experiments.cost.probing import Probe, device_memory, device_name, probe, tokens_of
 from experiments.prompts import load_prompts
-from experiments.setup.architecture import fake, open_architecture
+from experiments.setup.architecture import Model, fake, open_architecture
 from experiments.setup.compose import compose_config, plain_values
 from experiments.setup.runs import Workload, base_workload, build_workload, resolve_limit
 from scalecrafter.decode import tiled_decoding
@@ -90,16 +90,26 @@ def planned_runs(lines: Sequence[Sequence[str]]) -> list[PlannedRun]:
 
 def call_cost(workload: Workload, calls: Calls) -> Cost:
     """Cost of one of these calls."""
-    pipe, tokens = workload.model.shape, tokens_of(workload.model)
+    if calls.timestep is None:
+        return plain_call_cost(workload.model, replace(calls, times=1))
+    pipe, method = workload.model.shape, workload.method
     with fake:
-        inputs = unet_inputs(pipe.unet, calls.samples, calls.height, calls.width, tokens)
-    if calls.differentiated:
-        with fake:
-            return cost_of(partial(differentiate, pipe, inputs), pipe.unet)
-    on, method = calls.timestep is not None, workload.method
-    enabled: Any = method.enable(pipe, height=workload.height, width=workload.width) if on else nullcontext()  # type: ignore[attr-defined]
+        inputs = unet_inputs(pipe.unet, calls.samples, calls.height, calls.width, tokens_of(workload.model))
+    enabled: Any = method.enable(pipe, height=workload.height, width=workload.width)  # type: ignore[attr-defined]
     with enabled, fake, torch.no_grad():
-        return cost_of(partial(pipe.unet, timestep=calls.timestep or 0.0, **inputs), pipe.unet)
+        return cost_of(partial(pipe.unet, timestep=calls.timestep, **inputs), pipe.unet)
+
+
+@cache
+def plain_call_cost(model: Model, calls: Calls) -> Cost:
+    """Cost of a call of the U-Net without any method: the same for all runs of a model."""
+    pipe = model.shape
+    with fake:
+        inputs = unet_inputs(pipe.unet, calls.samples, calls.height, calls.width, tokens_of(model))
+        if calls.differentiated:
+            return cost_of(partial(differentiate, pipe, inputs), pipe.unet)
+        with torch.no_grad():
+            return cost_of(partial(pipe.unet, timestep=0.0, **inputs), pipe.unet)
 
 
 def differentiate(pipe: Any, inputs: dict[str, Any]) -> None:
@@ -110,13 +120,15 @@ def differentiate(pipe: Any, inputs: dict[str, Any]) -> None:
     decoded.sum().backward()
 
 
-def decoding_cost(workload: Workload, images: int) -> Cost:
-    """Cost of decoding a batch."""
-    pipe, factor = workload.model.shape, vae_scale_factor(workload.model.shape)
-    tiled = workload.model.tiles(workload.height, workload.width)
-    with fake, torch.no_grad(), tiled_decoding(pipe.vae) if tiled else nullcontext():
-        shape = images, pipe.vae.config.latent_channels, workload.height // factor, workload.width // factor
-        return cost_of(partial(pipe.vae.decode, torch.zeros(*shape, dtype=pipe.vae.dtype)), pipe.unet)
+@cache
+def decoding_cost(model: Model, height: int, width: int, images: int) -> Cost:
+    """Cost of decoding a batch of images of this size in pixels."""
+    pipe, factor = model.shape, vae_scale_factor(model.shape)
+    with fake, torch.no_grad(), tiled_decoding(pipe.vae) if model.tiles(height, width) else nullcontext():
+        latents = torch.zeros(
+            images, pipe.vae.config.latent_channels, height // factor, width // factor, dtype=pipe.vae.dtype
+        )
+        return cost_of(partial(pipe.vae.decode, latents), pipe.unet)
 
 
 def plan_run(run: PlannedRun) -> Plan:
@@ -128,7 +140,7 @@ def plan_run(run: PlannedRun) -> Plan:
     request = Request(["a"] * batch, list(range(batch)), workload.height, workload.width, workload.sampler)
     calls = workload.method.calls(workload.model.shape, request)
     costs = [(each.times, call_cost(workload, each)) for each in calls]
-    costs.append((1, decoding_cost(workload, batch)))
+    costs.append((1, decoding_cost(workload.model, workload.height, workload.width, batch)))
     weights = sum(
         parameter.nbytes
         for part in workload.model.shape.components.values()

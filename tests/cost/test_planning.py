@@ -125,14 +125,13 @@ def test_fractional_factors_and_dispersed_kernels_cost_flops(tiny):
     assert flops["fraction"] - flops["plain"] == pytest.approx(middle * (9 / 4 - 1))
 
 
-@pytest.mark.parametrize("samples", [2, 6])
-def test_memory_matches_the_profiler(pipe_folder, samples):
-    source = ModelSource("folder", str(pipe_folder), dtype="float32")
+def test_memory_matches_the_profiler(pipe_folder):
+    source, samples = ModelSource("folder", str(pipe_folder), dtype="float32"), 6
     true, shape = load_pipeline(source), load_architecture(source)
-    request = Request(["a"] * (samples // 2), list(range(samples // 2)), 256, 256, Sampler())
+    request = Request(["a"] * (samples // 2), list(range(samples // 2)), 192, 192, Sampler())
     seen = unet_memory(true, Direct(), request, 1) - sum(p.nbytes for p in true.unet.parameters())
     with fake, torch.no_grad():
-        inputs = unet_inputs(shape.unet, samples, 64, 64, 12)
+        inputs = unet_inputs(shape.unet, samples, 48, 48, 12)
         cost = cost_of(lambda: shape.unet(**inputs, timestep=3.0), shape.unet)
     assert cost.memory == pytest.approx(seen, rel=0.15)
 

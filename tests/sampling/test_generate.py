@@ -1,10 +1,7 @@
 """Generating runs on a tiny real pipeline: files, resume, crashes, and what is refused."""
 
 import hashlib
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,10 +14,8 @@ from experiments.sampling.generate import generate_run
 from experiments.sampling.manifest import read_records
 from experiments.setup.compose import compose_config
 from experiments.setup.runs import build_run
+from tests.commands import PATIENCE, start
 from tests.tiny import tiny_overrides
-
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 120  # seconds until a test gives up waiting for a process
 
 
 @pytest.fixture
@@ -38,17 +33,12 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def wait_until(condition, process=None) -> None:
+def wait_until(condition, process) -> None:
     """Poll until ``condition()``, or the process has ended; fails after `PATIENCE`."""
     end = time.monotonic() + PATIENCE
-    while not condition() and (process is None or process.poll() is None):
+    while not condition() and process.is_alive():
         assert time.monotonic() < end, "gave up waiting"
         time.sleep(0.01)
-
-
-def start(*overrides) -> subprocess.Popen:
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT, "env": os.environ}
-    return subprocess.Popen([sys.executable, "-m", "experiments.run", *overrides], **silent)
 
 
 def test_a_run_has_one_image_and_one_record_per_prompt(tiny):
@@ -97,8 +87,9 @@ def test_a_rerun_after_kill_ends_with_the_same_files(tiny, tmp_path):
     killed = [*tiny, f"paths.runs={tmp_path / 'killed'}", "batch_size=1", "sampler.steps=20"]
     process = start(*killed)
     wait_until(lambda: len(list(tmp_path.glob("killed/folder-*/images/*.png"))) >= 2, process)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join(PATIENCE)
+    assert process.exitcode == -signal.SIGKILL
     run = run_of(killed)
     assert 2 <= len(list(run.folder.glob("images/*.png"))) < 4
     resumed = generate_run(run)
@@ -110,7 +101,9 @@ def test_a_rerun_after_kill_ends_with_the_same_files(tiny, tmp_path):
 def test_two_jobs_that_need_the_same_run_generate_it_once(tiny):
     """Started together; the second waits and finds it complete."""
     jobs = [start(*tiny, "sampler.steps=30") for _ in range(2)]
-    assert [job.wait(timeout=PATIENCE) for job in jobs] == [0, 0]
+    for job in jobs:
+        job.join(PATIENCE)
+    assert [job.exitcode for job in jobs] == [0, 0]
     run = run_of([*tiny, "sampler.steps=30"])
     assert len((run.folder / "manifest.jsonl").read_text().splitlines()) == 4
     costs = (run.folder / "costs.jsonl").read_text().splitlines()

@@ -1,5 +1,7 @@
 """Every shipped setting, pipeline class and scheduler on tiny models of each family, loaded from disk."""
 
+from functools import cache, partial
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,12 @@ def load(folders, family, kind="text"):
     return cls.from_pretrained(folders / family, controlnet=controlnet, local_files_only=True)
 
 
+@pytest.fixture(scope="module")
+def shared(folders):
+    """shared(family) -> its pipeline, loaded once: for tests that only enable the method, which leaves nothing."""
+    return cache(partial(load, folders))
+
+
 def sample(pipe, kind="text", height=64, width=64, steps=3, strength=0.8, **options):
     pipe.set_progress_bar_config(disable=True)
     image = Image.fromarray(np.linspace(0, 255, height * width * 3).reshape(height, width, 3).astype(np.uint8))
@@ -116,14 +124,14 @@ def check_method_acts(pipe, settings=FULL, kind="text", size=(64, 64), **options
 
 
 @pytest.mark.parametrize("name", available_settings())
-def test_every_shipped_setting(folders, name):
+def test_every_shipped_setting(shared, name):
     family, resolution = name.removesuffix("_disperse").split("_", 1)
-    check_method_acts(load(folders, family), name, size=SIZES[resolution])
+    check_method_acts(shared(family), name, size=SIZES[resolution])
 
 
 @pytest.mark.parametrize(("family", "size"), [("sd15", (96, 32)), ("sd21", (160, 96)), ("sdxl", (64, 96))])
-def test_auto_at_other_sizes(folders, family, size):
-    check_method_acts(load(folders, family), "auto", size=size)
+def test_auto_at_other_sizes(shared, family, size):
+    check_method_acts(shared(family), "auto", size=size)
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda cls: cls.__name__)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from functools import cache
 
 import numpy as np
 import pytest
@@ -155,10 +156,11 @@ def places(save_pipeline, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sampled(save_pipeline, places, tmp_path_factory):
-    """sampled(overrides) -> (digest, the first prompt's image). Equal overrides find the run that is there."""
+    """sampled(*overrides) -> (digest, the first prompt's image), once for equal overrides."""
     shared = tmp_path_factory.mktemp("sampled")
 
-    def sample(overrides):
+    @cache
+    def sample(*overrides):
         tiny = [*tiny_overrides(save_pipeline("sd15"), shared), "prompts.limit=1"]
         given = [re.sub(r"@(\w+)", lambda name: str(places / name[1]), override) for override in overrides]
         run = build_run(compose_config([*tiny, *given]))
@@ -173,8 +175,8 @@ def sampled(save_pipeline, places, tmp_path_factory):
 def test_options_that_change_images_change_the_digest(sampled, option):
     needs, change = CHANGES[option]
     (digest, image), (other_digest, other) = (
-        sampled(needs),
-        sampled([*needs, *change.split(" ")] if "prompts=" in change else [*needs, change]),
+        sampled(*needs),
+        sampled(*needs, *(change.split(" ") if "prompts=" in change else [change])),
     )
     assert digest != other_digest
     assert image.shape != other.shape or (image != other).any()
@@ -183,8 +185,8 @@ def test_options_that_change_images_change_the_digest(sampled, option):
 @pytest.mark.parametrize("option", KEEPS)
 def test_options_that_keep_images_keep_the_digest(sampled, option, tmp_path):
     needs, change = KEEPS[option]
-    digest, image = sampled(needs)
-    other_digest, other = sampled([*needs, change, f"paths.runs={tmp_path / 'other'}"])
+    digest, image = sampled(*needs)
+    other_digest, other = sampled(*needs, change, f"paths.runs={tmp_path / 'other'}")
     assert digest == other_digest
     assert np.abs(image.astype(int) - other).max() <= 1  # batches are summed in another order
 

@@ -1,7 +1,6 @@
 """Hydra as its users know it: every run through hydra.main, jobs under each launcher, and what becomes of failures."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from experiments.setup.compose import compose_config
 from experiments.setup.launch import JobsFailed, Outcome, launch, read_outcome, report_failures
 from experiments.setup.runs import build_run
 from experiments.setup.schema import CONF
+from tests.commands import run
 from tests.tiny import tiny_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,11 +24,6 @@ SUBMITIT = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"]  # 
 @pytest.fixture
 def tiny(pipe_folder, tmp_path):
     return [*tiny_overrides(pipe_folder, tmp_path), "prompts.limit=3", "metrics.crops=null"]
-
-
-def run(*arguments, **environment):
-    command, environment = [sys.executable, "-m", "experiments.run", *arguments], os.environ | environment
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600, env=environment)
 
 
 @pytest.mark.slow  # the basic launcher is tested below, in this process
