@@ -86,19 +86,6 @@ KEEPS = {
     "batch_size": ([], "batch_size=1"),
     "shard": ([], "shard=0/1"),
     "paths.results": ([], "paths.results=elsewhere"),
-    "logger.name": ([], "logger.name=wandb"),
-    "logger.project": ([], "logger.project=other"),
-    "metrics.extractor": ([], "metrics=inception"),
-    "metrics.weights": ([], "metrics.weights=file"),
-    "metrics.resize": ([], "metrics.resize=legacy"),
-    "metrics.reference": ([], "metrics.reference=folder"),
-    "metrics.reference_count": ([], "metrics.reference_count=99"),
-    "metrics.reference_seed": ([], "metrics.reference_seed=99"),
-    "metrics.minimum_side": ([], "metrics.minimum_side=99"),
-    "metrics.reference_minimum": ([], "metrics.reference_minimum=9"),
-    "metrics.crops": ([], "metrics.crops=null"),
-    "metrics.also": ([], "metrics.also=[precision_recall]"),
-    "metrics.repetition": ([], "metrics.repetition=null"),
     "multidiffusion.window_batch": (WINDOWS, "multidiffusion.window_batch=2"),
     "multidiffusion.crop_coordinates": (WINDOWS, "multidiffusion.crop_coordinates=true"),
     "upscale_sd.model": (["method=upscale_sd", "upscale_sd.model=@UPSCALER"], "upscale_sd.model=@SAME_UPSCALER"),
@@ -113,6 +100,22 @@ KEEPS = {
         ["scalecrafter.noise_damped_tau=0"],
         "scalecrafter.noise_damped_dilation={mid_block: 3}",
     ),
+}
+# What comes after sampling, all at once.
+AFTERWARDS = {
+    "metrics.extractor": "metrics=inception",
+    "metrics.weights": "metrics.weights=file",
+    "metrics.resize": "metrics.resize=legacy",
+    "metrics.reference": "metrics.reference=folder",
+    "metrics.reference_count": "metrics.reference_count=99",
+    "metrics.reference_seed": "metrics.reference_seed=99",
+    "metrics.minimum_side": "metrics.minimum_side=99",
+    "metrics.reference_minimum": "metrics.reference_minimum=9",
+    "metrics.crops": "metrics.crops=null",
+    "metrics.also": "metrics.also=[precision_recall]",
+    "metrics.repetition": "metrics.repetition=null",
+    "logger.name": "logger.name=wandb",
+    "logger.project": "logger.project=other",
 }
 # Names, what names are made of, and what says where a model is from: its digest tells the rest.
 NAMES = {"model.name", "method.name", "resolution.name", "model.id", "model.revision", "model.variant", "model.config"}
@@ -191,6 +194,13 @@ def test_options_that_keep_images_keep_the_digest(sampled, option, tmp_path):
     assert np.abs(image.astype(int) - other).max() <= 1  # batches are summed in another order
 
 
+def test_scores_and_loggers_keep_the_digest(sampled, tmp_path):
+    digest, image = sampled()
+    other_digest, other = sampled(*AFTERWARDS.values(), f"paths.runs={tmp_path / 'other'}")
+    assert digest == other_digest
+    assert (image == other).all()
+
+
 def test_every_option_is_listed():
     """Of the whole configuration, so that a new option needs a line above."""
 
@@ -203,4 +213,4 @@ def test_every_option_is_listed():
                 yield name
 
     config = OmegaConf.to_container(compose_config([]), resolve=False)
-    assert {*options(config)} == {name.split(",")[0] for name in (*CHANGES, *KEEPS, *NAMES)}
+    assert {*options(config)} == {name.split(",")[0] for name in (*CHANGES, *KEEPS, *AFTERWARDS, *NAMES)}
