@@ -53,7 +53,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PY)" -m pip --version >/dev/null 2>&1 || { \
 		echo "$(VENV) exists but has no working Python and pip: remove it (rm -rf $(VENV)) and run make again" >&2; exit 1; }
 	@echo "Installing the pinned packages into $(VENV) (once; takes some minutes)"
-	@"$(PY)" -m pip install --quiet -c constraints.txt -e ".[benchmark,sweeps,dev]"
+	@# Byte code is compiled at the first import, of what is imported: compiling everything here takes over a minute.
+	@"$(PY)" -m pip install --quiet --no-compile -c constraints.txt -e ".[benchmark,sweeps,dev]"
 	@touch $@
 
 test: $(STAMP) ## Run the tests (no GPU, no network)
@@ -104,7 +105,7 @@ train-scenes: $(STAMP) ## Train the embedded scenes model from scratch (resumes)
 	$(PY) -m experiments.scenes.train
 
 smoke: ## Run reproduce-table at its smallest, in SMOKE_DIR
-	$(MAKE) --no-print-directory reproduce-table PROMPTS_LIMIT=8 STEPS=4 \
+	$(MAKE) --no-print-directory reproduce-table PROMPTS_LIMIT=4 STEPS=3 \
 		RUNS=$(SMOKE_DIR)/runs RESULTS=$(SMOKE_DIR)/results
 
 clean: ## Remove caches and build artefacts (keeps .venv, runs and results)

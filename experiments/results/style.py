@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import zlib
 from io import StringIO
@@ -75,6 +76,10 @@ def shades(colour: str, count: int) -> list[str]:
         end = np.ones(3) if share > 0 else np.zeros(3)
         mixed.append(to_hex((1 - abs(share)) * np.array(to_rgb(colour)) + abs(share) * end))
     return mixed
+
+
+# Reports every glyph of a PDF's fonts at Hydra's level of logging.
+logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 
 def save_chart(figure: Figure, stem: Path) -> list[Path]:

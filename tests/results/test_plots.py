@@ -10,7 +10,7 @@ from PIL import Image
 from experiments.results.galleries import GAP, HEIGHT, LINE, REGION, write_zoom
 from experiments.results.plots import ablation, charts, cost_frontier, pareto, repetition_by_resolution
 from experiments.results.reading import CONTROLS, gallery_columns, read_table, shared_records
-from experiments.results.style import COLUMN, INK, METHODS, chart_svg, method_style
+from experiments.results.style import COLUMN, INK, METHODS, chart_svg, method_style, save_chart
 from experiments.setup.schema import CONF
 
 
@@ -36,6 +36,14 @@ def made_up(**columns):
 def plotted(axes):
     """{label: points} of the error bars in a panel."""
     return {c.get_label(): np.column_stack(c.lines[0].get_data()).tolist() for c in axes.containers}
+
+
+def test_saving_a_chart_says_nothing(table, tmp_path, caplog):
+    """At Hydra's level of logging the fonts of a PDF would be reported glyph by glyph."""
+    caplog.set_level("INFO")
+    saved = save_chart(repetition_by_resolution(table), tmp_path / "chart")
+    assert [path.suffix for path in saved] == [".png", ".pdf"]
+    assert not caplog.records
 
 
 def test_every_method_has_a_colour_and_a_marker_of_its_own():
