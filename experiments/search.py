@@ -1,14 +1,17 @@
-"""`python -m experiments.search`: the recorded search behind experiments/scenes/settings.
+"""`python -m experiments.search [--methods NAME ...] [--resolutions NAME ...]`: the same recorded search for every
+method.
 
-Stage by stage one part of the method is varied around the best settings so far. Candidates are compared by the sum of
-fid_r and fid_b on prompts and seeds that no table uses; each is a complete run, scored like any other. All are written
-to ``docs/scenes_settings.csv``.
+Every method gets the same prompts and seeds, which no table uses, the same objective and the same budget of complete
+runs. What is tried for which method is written in a file (experiments/scenes/search.yaml). All candidates are written
+to docs/scenes_search.csv, from which the table says under it what was searched. A search goes on where it was
+interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,112 +24,121 @@ from experiments.setup.command_line import command
 from experiments.setup.compose import compose_config
 from experiments.setup.runs import build_run
 
-PROMPTS_SEED, RUN_SEED = 71, 7
-SIDE = {"x4": 2, "x16": 4}
-INNER = ("down_blocks.2+s", "down_blocks.3", "mid_block", "up_blocks.0+s", "up_blocks.1+s")
-MIDDLE = ("down_blocks.1+s", *INNER, "up_blocks.2+s")
-SD15_X16 = dict(zip(MIDDLE, (2, 3, 4, 4, 4, 3, 2), strict=True))
+SPACE = Path(__file__).parent / "scenes/search.yaml"
+OUT = Path("docs/scenes_search.csv")
+PROMPTS_SEED, RUN_SEED = 71, 7  # tables: 1 and 0
+BUDGET, LIMIT = 12, 32
+OBJECTIVE = ("kid_r", "pkid_r")
+SHOWN = ("n", "kid_r", "kid_r_se", "pkid_r", "pkid_r_se", "repetition", "object_accuracy", "colour_accuracy")
+CONFIGURED = "as configured"
 
-Settings = dict[str, Any]
-
-
-def stages(resolution: str) -> list[tuple[str, dict[str, Settings]]]:
-    """(stage, {candidate: what it changes of the best before this stage})."""
-    d = SIDE[resolution]
-    inner, middle = dict.fromkeys(INNER, d), dict.fromkeys(MIDDLE, d)
-    layers: dict[str, Settings] = {
-        f"levels 1-3 by {d}": {"tau": 40, "dilation": middle},
-        f"levels 2-3 by {d}": {"tau": 40, "dilation": inner},
-    }
-    if resolution == "x16":
-        layers["levels 1-3 by 3"] = {"tau": 40, "dilation": dict.fromkeys(MIDDLE, 3)}
-        layers["as sd15_x16"] = {"tau": 40, "dilation": SD15_X16}
-    found: list[tuple[str, dict[str, Settings]]] = [
-        ("layers", layers),
-        ("window", {f"tau {tau}": {"tau": tau} for tau in (25, 32, 46)}),
-    ]
-    return found if resolution == "x4" else [*found, *stages_of_the_largest_size(inner)]
+Space = Mapping[str, Mapping[str, Mapping[str, Sequence[str]]]]
+Scorer = Callable[[Sequence[str]], Mapping[str, float]]
 
 
-def stages_of_the_largest_size(inner: Settings) -> list[tuple[str, dict[str, Settings]]]:
-    """What only matters at 16 times the area: progressive factors, dispersion and noise damping."""
-    dispersed = {"dispersed": list(MIDDLE), "dispersed_tau": 50}
-    damped = {"noise_damped_dilation": inner, "noise_damped_tau": 50}
-    return [
-        ("progressive", {"progressive": {"progressive": True}}),
-        (
-            "dispersion",
-            {
-                "levels 1-3 dispersed": dispersed,
-                "levels 2-3 dispersed": dispersed | {"dispersed": list(INNER)},
-                "levels 1-3 dispersed, 20 steps": dispersed | {"dispersed_tau": 20},
-            },
-        ),
-        (
-            "guidance",
-            {
-                "damped by levels 2-3": damped,
-                "damped by levels 2-3, 20 steps": damped | {"noise_damped_tau": 20},
-                "damped by the plain model, 20 steps": {"noise_damped_dilation": {}, "noise_damped_tau": 20},
-            },
-        ),
-        (
-            "window of the whole method",
-            {
-                "tau 40": {"tau": 40},
-                "tau 40, damped 40 steps": {"tau": 40, "noise_damped_tau": 40},
-            },
-        ),
-    ]
+def read_space(path: Path) -> Space:
+    """Method -> stage -> resolution, or "any" -> overrides of each candidate; ValueError if a file is none."""
+    space = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(space, dict) or not all(isinstance(stages, dict) for stages in space.values()):
+        raise ValueError(f"{path} is no search space: it maps methods to stages, and those to candidates")
+    return space
 
 
-def score_candidate(resolution: str, settings: Settings, limit: int, runs: Path) -> dict[str, Any]:
-    path = runs / f"candidate_{resolution}.yaml"
-    write_atomically(path, yaml.safe_dump(settings))
-    overrides = [f"scalecrafter.settings='{path}'", f"resolution={resolution}", f"prompts.limit={limit}"]
-    overrides += [f"prompts.seed={PROMPTS_SEED}", f"seed={RUN_SEED}", f"paths.runs={runs}"]
-    scores = complete_run(build_run(compose_config(overrides)))
-    assert scores is not None
-    return scores
+def stages_of(space: Space, method: str, resolution: str, budget: int) -> Iterator[tuple[str, list[str]]]:
+    """The stages of a method at one size and their candidates.
+
+    Raises:
+        ValueError: the space does not list the method, or lists more candidates than the budget has runs.
+    """
+    if method not in space:
+        raise ValueError(f"no search is defined for {method}: choose from {', '.join(space)}")
+    found = {stage: [*sizes.get("any", ()), *sizes.get(resolution, ())] for stage, sizes in space[method].items()}
+    wanted = 1 + sum(map(len, found.values()))
+    if wanted > budget:
+        raise ValueError(f"{method} at {resolution} lists {wanted} candidates, the budget is {budget} runs")
+    yield from ((stage, candidates) for stage, candidates in found.items() if candidates)
 
 
-def search(resolution: str, limit: int, runs: Path) -> tuple[Settings, list[dict[str, Any]]]:
-    """The best settings found, and a row per candidate."""
-    shown = ("n", "fid_r", "fid_r_se", "fid_b", "fid_b_se", "repetition", "object_accuracy", "colour_accuracy")
-    best: Settings = {}
+def search(
+    space: Space, method: str, resolution: str, score: Scorer, budget: int = BUDGET
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Coordinate search for the lowest sum of `OBJECTIVE`.
+
+    Args:
+        space: what to try, from `read_space`.
+        method: name of the method.
+        resolution: name of the size.
+        score: maps overrides, beyond method and size, to scores.
+        budget: runs, the configured method's included.
+
+    Returns:
+        The best overrides, and a row for each candidate; ``chosen`` marks those overrides.
+    """
+    stages = list(stages_of(space, method, resolution, budget))
+    best: list[str] = []
     rows: list[dict[str, Any]] = []
     lowest = float("inf")
-    for stage, changes in stages(resolution):
-        start = dict(best)
-        for name, change in changes.items():
-            settings = start | change
-            if "dispersed" in settings:
-                settings["dispersed"] = [group for group in settings["dispersed"] if group in settings["dilation"]]
-            metrics = score_candidate(resolution, settings, limit, runs)
-            row = {"resolution": resolution, "stage": stage, "candidate": name}
-            rows.append(row | {key: round(metrics[key], 4) for key in shown})
-            print(rows[-1], flush=True)
-            total = metrics["fid_r"] + metrics["fid_b"]
-            if total < lowest:
-                lowest, best = total, settings
+    for stage, candidates in [(CONFIGURED, [""]), *stages]:
+        start = best
+        for candidate in candidates:
+            overrides = [*start, *shlex.split(candidate)]
+            scores = score(overrides)
+            objective = sum(scores[name] for name in OBJECTIVE)
+            row: dict[str, Any] = {
+                "method": method,
+                "resolution": resolution,
+                "stage": stage,
+                "candidate": " ".join(overrides),
+            }
+            rows.append(row | {key: scores[key] for key in SHOWN if key in scores} | {"objective": objective})
+            if objective < lowest:
+                lowest, best = objective, overrides
+    for row in rows:
+        row["chosen"] = row["candidate"] == " ".join(best)
     return best, rows
+
+
+def scorer(method: str, resolution: str, limit: int, overrides: Sequence[str]) -> Scorer:
+    """Complete runs on the prompts and seeds of the search; ``overrides`` act on all of them."""
+    fixed = [f"method={method}", f"resolution={resolution}", f"prompts.limit={limit}"]
+    fixed += [f"prompts.seed={PROMPTS_SEED}", f"seed={RUN_SEED}", *overrides]
+
+    def score(candidate: Sequence[str]) -> Mapping[str, float]:
+        scores = complete_run(build_run(compose_config([*fixed, *candidate])))
+        assert scores is not None
+        print(
+            f"{method} {resolution} {' '.join(candidate) or CONFIGURED}: "
+            + ", ".join(f"{name} {scores[name]:.4g}" for name in OBJECTIVE),
+            flush=True,
+        )
+        return scores
+
+    return score
 
 
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.search", description="Search for ScaleCrafter's settings on the scenes model."
+        prog="python -m experiments.search", description="Search every method's settings on equal terms."
     )
-    parser.add_argument("--resolutions", nargs="+", choices=tuple(SIDE), default=list(SIDE))
-    parser.add_argument("--limit", type=int, default=32, help="prompts per candidate")
-    parser.add_argument("--runs", type=Path, default=Path("runs/search"))
-    parser.add_argument("--out", type=Path, default=Path("docs/scenes_settings.csv"))
+    add = parser.add_argument
+    add("--methods", nargs="+", help="default: all of the space that have something to choose")
+    add("--resolutions", nargs="+", default=["x4", "x16"])
+    add("--space", type=Path, default=SPACE, help="YAML file of what to try")
+    add("--budget", type=int, default=BUDGET, help="runs for each method and size, at most")
+    add("--limit", type=int, default=LIMIT, help="prompts for each run")
+    add("--out", type=Path, default=OUT)
+    add("overrides", nargs="*", help="Hydra overrides of all runs, as paths.runs=DIR")
     arguments = parser.parse_args(argv)
+    space = read_space(arguments.space)
+    methods = arguments.methods or [method for method, stages in space.items() if stages]
     rows: list[dict[str, Any]] = []
-    for resolution in arguments.resolutions:
-        best, found = search(resolution, arguments.limit, arguments.runs)
-        rows += found
-        write_atomically(arguments.out, pd.DataFrame(rows).to_csv(index=False))
-        print(f"# best at {resolution}\n{yaml.safe_dump(best, sort_keys=False)}", flush=True)
+    for method in methods:
+        for resolution in arguments.resolutions:
+            score = scorer(method, resolution, arguments.limit, ["paths.runs=runs/search", *arguments.overrides])
+            best, found = search(space, method, resolution, score, arguments.budget)
+            rows += found
+            write_atomically(arguments.out, pd.DataFrame(rows).round(4).to_csv(index=False))
+            print(f"# best of {len(found)} for {method} at {resolution}: {' '.join(best) or CONFIGURED}", flush=True)
 
 
 if __name__ == "__main__":

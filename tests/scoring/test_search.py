@@ -1,0 +1,86 @@
+"""The search for settings: what it finds where the answer is known, and that it is even."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from experiments import search as search_module
+from experiments.search import SPACE, main, read_space, search, stages_of
+from experiments.setup.compose import compose_config
+from experiments.setup.runs import build_run
+from experiments.setup.schema import CONF
+from tests.tiny import tiny_overrides
+
+BOWL = {"m": {"a": {"any": ["a=1", "a=2", "a=3"]}, "b": {"x16": ["b=1 c=5"], "any": ["b=2"]}}, "fixed": {}}
+
+
+def bowl(overrides):
+    """Lowest at a = 2, b = 1, c = 5; the objective is split over two scores."""
+    at = {"a": 0, "b": 0, "c": 0} | dict((key, int(value)) for key, value in (part.split("=") for part in overrides))
+    return {"kid_r": (at["a"] - 2) ** 2 + 0.0, "pkid_r": abs(at["b"] - 1) + abs(at["c"] - 5) / 10, "fid_r": 99}
+
+
+def test_each_stage_starts_from_the_best_so_far():
+    best, rows = search(BOWL, "m", "x16", bowl)
+    assert best == ["a=2", "b=1", "c=5"]
+    assert [row["candidate"] for row in rows] == ["", "a=1", "a=2", "a=3", "a=2 b=2", "a=2 b=1 c=5"]
+    assert [row["objective"] for row in rows] == [5.5, 2.5, 1.5, 2.5, 1.5, 0]
+    assert [row["chosen"] for row in rows] == [False] * 5 + [True]
+
+
+def test_sizes_have_candidates_of_their_own():
+    best, rows = search(BOWL, "m", "x4", bowl)
+    assert best == ["a=2"]  # b = 2 is no better, and what is simpler stays
+    assert len(rows) == 5
+
+
+def test_nothing_to_choose_is_the_configured_method():
+    best, rows = search(BOWL, "fixed", "x4", bowl)
+    assert (best, len(rows), rows[0]["chosen"]) == ([], 1, True)
+
+
+def test_no_method_gets_more_than_the_budget():
+    with pytest.raises(ValueError, match="m at x16 lists 6 candidates, the budget is 5 runs"):
+        search(BOWL, "m", "x16", bowl, budget=5)
+    with pytest.raises(ValueError, match="no search is defined for other: choose from m, fixed"):
+        search(BOWL, "other", "x16", bowl)
+
+
+def test_the_shipped_space_is_within_the_budget_and_lists_every_method_of_the_table():
+    space = read_space(SPACE)
+    assert set(space) == {path.stem for path in (CONF / "method").glob("*.yaml") if "real" not in path.stem} - {
+        "upscale_sd"
+    }
+    for method in space:
+        for resolution in ("x4", "x16"):
+            list(stages_of(space, method, resolution, search_module.BUDGET))
+
+
+def test_a_file_that_is_no_space_is_refused(tmp_path):
+    (tmp_path / "space.yaml").write_text("multidiffusion: [1, 2]\n")
+    with pytest.raises(ValueError, match="is no search space"):
+        main(["--space", str(tmp_path / "space.yaml")])
+
+
+def test_the_command_samples_other_prompts_and_seeds_than_tables(pipe_folder, tmp_path, capsys):
+    """On the tiny pipeline: complete runs on disk, one row each, the lowest chosen."""
+    (tmp_path / "space.yaml").write_text(json.dumps({"multidiffusion": {"s": {"any": ["multidiffusion.stride=4"]}}}))
+    tiny = [line for line in tiny_overrides(pipe_folder, tmp_path) if not line.startswith("prompts.limit")]
+    options = ["--space", str(tmp_path / "space.yaml"), "--resolutions", "x4", "--out", str(tmp_path / "found.csv")]
+    main([*options, "--limit", "3", *tiny, "metrics.crops=32:1"])
+    table = pd.read_csv(tmp_path / "found.csv", keep_default_na=False)
+    assert list(table["candidate"]) == ["", "multidiffusion.stride=4"]
+    assert table["kid_r"].nunique() == 2
+    assert (
+        table.set_index("candidate")["objective"].astype(float).idxmin() == table[table["chosen"]]["candidate"].item()
+    )
+    folders = sorted((tmp_path / "runs").glob("*-multidiffusion-64x64-*"))
+    assert len(folders) == 2
+    assert len((folders[0] / "manifest.jsonl").read_text().splitlines()) == 3
+    other = ["method=multidiffusion", "resolution=x4", "prompts.limit=3", "prompts.seed=71", "seed=7"]
+    assert build_run(compose_config([*tiny, *other])).folder in folders
+    used = compose_config([])
+    assert used.seed != 7
+    assert used.prompts.seed != 71
+    assert "best of 2 for multidiffusion at x4" in capsys.readouterr().out
