@@ -53,8 +53,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PY)" -m pip --version >/dev/null 2>&1 || { \
 		echo "$(VENV) exists but has no working Python and pip: remove it (rm -rf $(VENV)) and run make again" >&2; exit 1; }
 	@echo "Installing the pinned packages into $(VENV) (once; takes some minutes)"
-	@# Byte code is compiled at the first import, of what is imported: compiling everything here takes over a minute.
 	@"$(PY)" -m pip install --quiet --no-compile -c constraints.txt -e ".[benchmark,sweeps,dev]"
+	@# pip compiles with one core; some packages hold templates that are no valid Python.
+	@"$(PY)" -m compileall -qq -j 0 "$(VENV)/lib" || true
 	@touch $@
 
 test: $(STAMP) ## Run the tests (no GPU, no network)

@@ -5,19 +5,39 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client import KernelManager
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def execute(path, folder, **environment):
-    """The notebook after running in a kernel that starts in ``folder``; an error if a cell fails."""
+def execute(path, folder, manager=None, **environment):
+    """The notebook after running in a kernel that starts in ``folder``, or in the running one of ``manager``; an error
+    if a cell fails.
+    """
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
-    )
+    options = {"kernel_name": "python3", "resources": {"metadata": {"path": str(folder)}}}
+    client = NotebookClient(notebook, km=manager, timeout=300, **options)
     return client.execute(env=os.environ | environment)
+
+
+@pytest.fixture(scope="module")
+def kernel(finished):
+    """A kernel in the notebooks' folder, as an editor starts it, whose imports all notebooks share; what they sample
+    themselves is as small as possible.
+    """
+    places = {"RUNS": str(finished / "runs"), "RESULTS": str(finished / "results")}
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(cwd=str(ROOT / "notebooks"), env=os.environ | places | {"PROMPTS_LIMIT": "3", "STEPS": "2"})
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
+def forget(manager):
+    """Delete every name and go back to the notebooks' folder."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"%reset -f\n%cd {ROOT / 'notebooks'}")])
+    NotebookClient(notebook, km=manager).execute()
 
 
 def shown(notebook):
@@ -47,10 +67,9 @@ EXECUTED = [pytest.param(path, marks=pytest.mark.slow if "04" in path.stem else 
 
 
 @pytest.mark.parametrize("path", EXECUTED, ids=lambda path: path.stem)
-def test_it_runs_top_to_bottom(path, finished):
-    """On finished runs, from its own folder as an editor starts it; what it samples itself is as small as possible."""
-    places = {"RUNS": str(finished / "runs"), "RESULTS": str(finished / "results")}
-    executed = execute(path, ROOT / "notebooks", **places, PROMPTS_LIMIT="3", STEPS="2")
+def test_it_runs_top_to_bottom(path, kernel):
+    forget(kernel)
+    executed = execute(path, ROOT / "notebooks", kernel)
     assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
     text = shown(executed)
     assert "image/png" in text
