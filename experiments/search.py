@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def read_space(path: Path) -> Space:
     return space
 
 
-def stages_of(space: Space, method: str, resolution: str, budget: int) -> Iterator[tuple[str, list[str]]]:
+def stages_of(space: Space, method: str, resolution: str, budget: int) -> list[tuple[str, list[str]]]:
     """The stages of a method at one size and their candidates.
 
     Raises:
@@ -56,7 +56,7 @@ def stages_of(space: Space, method: str, resolution: str, budget: int) -> Iterat
     wanted = 1 + sum(map(len, found.values()))
     if wanted > budget:
         raise ValueError(f"{method} at {resolution} lists {wanted} candidates, the budget is {budget} runs")
-    yield from ((stage, candidates) for stage, candidates in found.items() if candidates)
+    return [(stage, candidates) for stage, candidates in found.items() if candidates]
 
 
 def search(
@@ -74,7 +74,7 @@ def search(
     Returns:
         The best overrides, and a row for each candidate; ``chosen`` marks those overrides.
     """
-    stages = list(stages_of(space, method, resolution, budget))
+    stages = stages_of(space, method, resolution, budget)
     best: list[str] = []
     rows: list[dict[str, Any]] = []
     lowest = float("inf")

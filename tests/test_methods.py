@@ -27,6 +27,9 @@ METHODS = {
 ELSEWHERE = {"upscale_sd", "real", "real_blur", "real_enlarge", "real_grid"}
 
 
+SDXL_TOO = pytest.param("sdxl", marks=pytest.mark.slow)  # where the architecture hardly matters
+
+
 @pytest.fixture(scope="module", params=PIPELINES)
 def made(request, tmp_path_factory):
     """A tiny pipeline of each architecture."""
@@ -89,7 +92,7 @@ def test_pipeline_is_restored(pipe, name):
     assert pipe._progress_bar_config == {"desc": "mine"}
 
 
-@pytest.mark.parametrize("made", ["sd"], indirect=True)
+@pytest.mark.parametrize("made", ["sd", SDXL_TOO], indirect=True)
 @pytest.mark.parametrize("name", METHODS)
 def test_nan_raises_and_pipeline_is_restored(pipe, name):
     with torch.no_grad():
@@ -100,7 +103,7 @@ def test_nan_raises_and_pipeline_is_restored(pipe, name):
     assert not pipe.unet._forward_pre_hooks
 
 
-@pytest.mark.parametrize("made", ["sd"], indirect=True)
+@pytest.mark.parametrize("made", ["sd", SDXL_TOO], indirect=True)
 @pytest.mark.parametrize("name", METHODS)
 def test_describe_rejects_invalid_size(pipe, name):
     with pytest.raises(ValueError, match="divisible by"):

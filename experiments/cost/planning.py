@@ -90,26 +90,26 @@ def planned_runs(lines: Sequence[Sequence[str]]) -> list[PlannedRun]:
 
 def call_cost(workload: Workload, calls: Calls) -> Cost:
     """Cost of one of these calls."""
+    one = replace(calls, times=1)
     if calls.timestep is None:
-        return plain_call_cost(workload.model, replace(calls, times=1))
-    pipe, method = workload.model.shape, workload.method
-    with fake:
-        inputs = unet_inputs(pipe.unet, calls.samples, calls.height, calls.width, tokens_of(workload.model))
-    enabled: Any = method.enable(pipe, height=workload.height, width=workload.width)  # type: ignore[attr-defined]
-    with enabled, fake, torch.no_grad():
-        return cost_of(partial(pipe.unet, timestep=calls.timestep, **inputs), pipe.unet)
+        return plain_unet_cost(workload.model, one)
+    method: Any = workload.method
+    with method.enable(workload.model.shape, height=workload.height, width=workload.width):
+        return unet_cost(workload.model, one)
 
 
-@cache
-def plain_call_cost(model: Model, calls: Calls) -> Cost:
-    """Cost of a call of the U-Net without any method: the same for all runs of a model."""
+def unet_cost(model: Model, calls: Calls) -> Cost:
+    """Cost of one of these calls of the U-Net as it is, with whatever method is enabled."""
     pipe = model.shape
     with fake:
         inputs = unet_inputs(pipe.unet, calls.samples, calls.height, calls.width, tokens_of(model))
         if calls.differentiated:
             return cost_of(partial(differentiate, pipe, inputs), pipe.unet)
         with torch.no_grad():
-            return cost_of(partial(pipe.unet, timestep=0.0, **inputs), pipe.unet)
+            return cost_of(partial(pipe.unet, timestep=calls.timestep or 0.0, **inputs), pipe.unet)
+
+
+plain_unet_cost = cache(unet_cost)  # without a method it is the same for all runs of a model
 
 
 def differentiate(pipe: Any, inputs: dict[str, Any]) -> None:

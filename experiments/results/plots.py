@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from experiments.results.reading import CONTROLS, FLOOR, row_labels
+from experiments.results.reading import CONTROLS, row_labels, without_corruptions
 from experiments.results.score_table import SCORES
 from experiments.results.style import CHART, COLUMN, INK, method_style, shades
 
@@ -115,7 +115,7 @@ def repetition_by_resolution(table: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(COLUMN, 1.9), layout="constrained")
     axes = figure.subplots()
-    table = table[(table["method"] == FLOOR) | ~table["method"].isin(CONTROLS)]
+    table = without_corruptions(table)
     sizes = {row.resolution: pixels(row.size) for row in table.itertuples()}
     methods = list(dict.fromkeys(table["method"]))
     for index, method in enumerate(methods):

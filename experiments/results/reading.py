@@ -125,9 +125,14 @@ def row_labels(table: pd.DataFrame) -> list[str]:
     return [", ".join(filter(None, (method if several or not variant else "", variant))) for method, variant in pairs]
 
 
+def without_corruptions(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are methods, or real images as they are."""
+    return table[(table["method"] == FLOOR) | ~table["method"].isin(CONTROLS)]
+
+
 def gallery_columns(table: pd.DataFrame, runs: Path) -> dict[str, list[Column]]:
     """For each resolution the columns of its gallery; corrupted controls are left out."""
-    table = table[(table["method"] == FLOOR) | ~table["method"].isin(CONTROLS)]
+    table = without_corruptions(table)
     found: dict[str, list[Column]] = {}
     for resolution, label, folder in zip(
         table["resolution"], row_labels(table), run_folders(table, runs), strict=True

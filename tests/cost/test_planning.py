@@ -63,7 +63,7 @@ def counting_only(monkeypatch):
         return Cost(0, 0, sum(counted))
 
     monkeypatch.setattr(plan_module, "cost_of", cost)
-    for name in ("plain_call_cost", "decoding_cost"):
+    for name in ("plain_unet_cost", "decoding_cost"):
         monkeypatch.setattr(plan_module, name, getattr(plan_module, name).__wrapped__)
 
 
@@ -139,8 +139,9 @@ def test_fractional_factors_and_dispersed_kernels_cost_flops(tiny):
     assert flops["fraction"] - flops["plain"] == pytest.approx(middle * (9 / 4 - 1))
 
 
-def test_memory_matches_the_profiler(pipe_folder):
-    source, samples = ModelSource("folder", str(pipe_folder), dtype="float32"), 6
+@pytest.mark.parametrize("samples", [pytest.param(2, marks=pytest.mark.slow), 6])
+def test_memory_matches_the_profiler(pipe_folder, samples):
+    source = ModelSource("folder", str(pipe_folder), dtype="float32")
     true, shape = load_pipeline(source), load_architecture(source)
     request = Request(["a"] * (samples // 2), list(range(samples // 2)), 192, 192, Sampler())
     seen = unet_memory(true, Direct(), request, 1) - sum(p.nbytes for p in true.unet.parameters())

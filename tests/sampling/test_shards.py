@@ -1,6 +1,5 @@
 """Shards of a run, generated in parallel, end in the files of a run that was generated whole."""
 
-import signal
 import threading
 import time
 
@@ -12,7 +11,8 @@ from experiments.sampling.manifest import read_records
 from experiments.sampling.shards import one_shard, whole_run
 from experiments.scoring.runs import complete_run
 from experiments.setup.runs import Shard
-from tests.sampling.test_generate import PATIENCE, contents, run_of, start, wait_until
+from tests.commands import PATIENCE, start
+from tests.sampling.test_generate import contents, run_of, wait_until
 from tests.tiny import tiny_overrides
 
 
@@ -43,8 +43,9 @@ def test_shards_in_parallel_processes(tiny, tmp_path):
     jobs = [start(*tiny, "metrics=none", f"shard={i}/2") for i in range(2)]
     folder = run_of(tiny).folder
     wait_until(lambda: list(folder.glob("images/000002.png")), jobs[0])
-    jobs[0].send_signal(signal.SIGKILL)
-    jobs[1].wait(timeout=PATIENCE)
+    jobs[0].kill()
+    jobs[1].join(PATIENCE)
+    assert jobs[1].exitcode == 0
     generate_run(run_of(tiny))
     assert contents(folder) == contents(whole)
     assert not list(folder.glob("manifest-*"))

@@ -89,14 +89,16 @@ def test_summary_counts_intervals_that_hold_the_truth() -> None:
 
 @pytest.mark.slow
 def test_command_measures_writes_and_prints(pool: Pool, tmp_path: Path, monkeypatch, capsys) -> None:
+    """The repetition score is a mean: for independent scenes the classical interval holds it in 95% of cases."""
     monkeypatch.setattr(coverage, "render_pool", lambda *args: pool)
-    sizes = ["--images", "24", "--reference", "40", "--fresh", "10", "--repetitions", "6"]
+    sizes = ["--images", "24", "--reference", "40", "--fresh", "10", "--repetitions", "30"]
     coverage.main([*sizes, "--results", str(tmp_path)])
     record = json.loads((tmp_path / "coverage.json").read_text())
     assert record["sizes"] == {"images": 24, "reference": 40, "fresh": 10}
     rows = {row["score"]: row for row in record["rows"] if row["design"] == "independent"}
     assert {row["score"] for row in record["rows"] if row["design"] == "balanced"} == set(rows)
     assert rows["repetition, 60% repeat"]["truth"] == pytest.approx(0.6 * 3, rel=0.1)
+    assert rows["repetition, 60% repeat"]["coverage"] >= 0.8
     assert rows["repetition, difference"]["truth"] == pytest.approx(0.3 * 3, rel=0.1)
     assert abs(rows["KID_r, real"]["truth"]) < rows["KID_r, 60% repeat"]["truth"]
     assert (tmp_path / "coverage.md").read_text() in capsys.readouterr().out

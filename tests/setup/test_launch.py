@@ -29,7 +29,9 @@ def tiny(pipe_folder, tmp_path):
 @pytest.mark.slow  # the basic launcher is tested below, in this process
 @pytest.mark.parametrize("launcher", [["hydra/launcher=local_cpu"], SUBMITIT], ids=["joblib", "submitit"])
 def test_failed_jobs_stop_no_other_under_any_launcher(tiny, tmp_path, launcher):
-    done = run(*TAUS, *tiny, *launcher, "metrics=none", f"hydra.run.dir={tmp_path / 'jobs'}")
+    line = [*TAUS, *tiny, *launcher, "metrics=none", f"hydra.run.dir={tmp_path / 'jobs'}"]
+    command = [sys.executable, "-m", "experiments.run", *line]  # joblib's processes do not start from a forked one
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(
         "error: 1 of 2 jobs failed, the others are complete: scalecrafter.tau=99: tau counts reference steps"
