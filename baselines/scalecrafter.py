@@ -11,7 +11,7 @@ from baselines.method import Calls, Request, UNetMethod
 from scalecrafter.auto import auto_settings
 from scalecrafter.enable import Handle, check_pipeline, enable
 from scalecrafter.pipeline import sampling_timesteps
-from scalecrafter.schedule import reference_step
+from scalecrafter.schedule import step_of_call
 from scalecrafter.settings import Settings
 
 
@@ -58,7 +58,7 @@ class ScaleCrafter(UNetMethod):
         (at_full_size,) = super().calls(pipe, request)
         kinds: dict[str, list[float]] = {}
         for timestep in sampling_timesteps(pipe, request.sampler.steps):
-            step = reference_step(timestep, pipe.scheduler.config.num_train_timesteps)
+            step = step_of_call(pipe.scheduler, timestep)
             kind = settings.at(step), step < settings.noise_damped_tau and settings.at(step, base_pass=True)
             kinds.setdefault(repr(kind), []).append(timestep)
         return [replace(at_full_size, times=len(alike), timestep=alike[0]) for alike in kinds.values()]

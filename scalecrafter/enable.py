@@ -28,7 +28,7 @@ from scalecrafter.guidance import check_damping_possible, check_guidance, noise_
 from scalecrafter.patching import replaced_attribute
 from scalecrafter.pipeline import check_size, check_unet
 from scalecrafter.redilate import Factor, per_axis, redilated_conv2d
-from scalecrafter.schedule import reference_step, timestep_value
+from scalecrafter.schedule import step_of_call, training_timestep
 from scalecrafter.settings import Settings
 
 _enabled: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -40,7 +40,6 @@ class Handle:
     def __init__(self, pipe: Any, settings: Settings) -> None:
         self.settings = settings
         self._pipe, self._unet = pipe, pipe.unet
-        self._train_timesteps = pipe.scheduler.config.num_train_timesteps
         convolutions = find_convolutions(self._unet, {**settings.dilation, **settings.noise_damped_dilation})
         if settings.noise_damped_tau:
             check_damping_possible(pipe)
@@ -62,8 +61,8 @@ class Handle:
             self._changes = changes.pop_all()
 
     def _before_call(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        timestep = timestep_value(kwargs["timestep"] if "timestep" in kwargs else args[1])
-        self._step = reference_step(timestep, self._train_timesteps)
+        timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
+        self._step = step_of_call(self._pipe.scheduler, timestep)  # the current one: it may be replaced at any time
         if not self._base_pass and self._step < self.settings.noise_damped_tau:
             check_guidance(self._pipe, len(kwargs["sample"] if "sample" in kwargs else args[0]))
         self._factors, self._dispersed = self.settings.at(self._step, base_pass=self._base_pass)
@@ -137,11 +136,14 @@ class DispersedKernel:
 
 
 def check_pipeline(pipe: Any, height: int, width: int) -> None:
-    """ValueError if the pipeline has no suitable U-Net, is already enabled, or does not support this size."""
+    """ValueError if the pipeline has no suitable U-Net or scheduler, is already enabled, or does not support this
+    size.
+    """
     check_unet(pipe)
     if pipe.unet in _enabled:
         raise ValueError("the method is already enabled on this pipeline: call disable() on the first handle")
     check_size(pipe, height, width)
+    training_timestep(pipe.scheduler, 1.0)
 
 
 def enable(

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from scalecrafter.redilate import Factor, per_axis
 
 REFERENCE_STEPS = 50
+# Its training schedule ("scaled_linear"), signal power at each of 1000 timesteps.
+STABLE_DIFFUSION = tuple(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).tolist())
 
 
 def timestep_value(timestep: Tensor | float) -> float:
@@ -21,13 +26,49 @@ def timestep_value(timestep: Tensor | float) -> float:
     return timestep.flatten()[0].item() if isinstance(timestep, Tensor) else timestep
 
 
+def training_timestep(scheduler: Any, t: float) -> float:
+    """The timestep of the training schedule, 0 to T - 1, with the noise level of a call at ``t``.
+
+    Most schedulers pass it, or a fraction between two. EDM's, and Euler's with ``timestep_type="continuous"``, pass
+    log(sigma) / 4 (Karras et al. 2022, table 1). Those without a training schedule get Stable Diffusion's.
+
+    Raises:
+        ValueError: a scheduler whose timesteps are neither, as those of flow matching.
+    """
+    logarithmic = scheduler.config.get("timestep_type") == "continuous"
+    if type(scheduler).__name__.startswith("EDM") or logarithmic:
+        alphas = getattr(scheduler, "alphas_cumprod", None)
+        levels = log_sigmas(STABLE_DIFFUSION if alphas is None else tuple(alphas.tolist()))
+        return float(np.interp(4 * t, levels, np.arange(len(levels))))
+    if getattr(scheduler, "alphas_cumprod", None) is None:
+        raise ValueError(
+            f"the timesteps of {type(scheduler).__name__} are not those of a noise schedule that the method knows: "
+            "use a scheduler of Stable Diffusion, as DDIMScheduler.from_config(pipe.scheduler.config)"
+        )
+    return t
+
+
+@cache
+def log_sigmas(alphas_cumprod: tuple[float, ...]) -> np.ndarray:
+    """(T,) logarithm of noise over signal at every timestep, ascending."""
+    alphas = np.array(alphas_cumprod)
+    return 0.5 * np.log((1 - alphas) / alphas)
+
+
 def reference_step(t: float, train_timesteps: int = 1000) -> int:
-    """The paper's step index, 0 (pure noise) to 49: floor(50 (1 - t / T)).
+    """The paper's step index, 0 (pure noise) to 49: floor(50 (1 - t / T)), and 49 for t = 0.
 
     For 50 DDIM steps with Stable Diffusion's spacing (t = 981, 961, ..., 1) this is exactly the step's index.
     """
     # Multiply before dividing: exact for integers, where 1 - t / T would round.
-    return math.floor(REFERENCE_STEPS * (train_timesteps - t) / train_timesteps)
+    step = math.floor(REFERENCE_STEPS * (train_timesteps - t) / train_timesteps)
+    return min(step, REFERENCE_STEPS - 1)
+
+
+def step_of_call(scheduler: Any, timestep: Tensor | float) -> int:
+    """The paper's step index of a U-Net call with what ``scheduler`` passes as its timestep."""
+    t = training_timestep(scheduler, timestep_value(timestep))
+    return reference_step(t, scheduler.config.get("num_train_timesteps", 1000))
 
 
 def progressive_dilation(d: float, tau: int, step: int) -> float:

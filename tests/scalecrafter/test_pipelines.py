@@ -9,8 +9,10 @@ from diffusers import (
     ControlNetModel,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
     LCMScheduler,
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
@@ -36,6 +38,7 @@ SCHEDULERS = [
     DPMSolverMultistepScheduler,
     UniPCMultistepScheduler,
     LCMScheduler,
+    EDMEulerScheduler,
 ]
 KINDS = {
     "sd": {
@@ -145,6 +148,13 @@ def test_every_scheduler(folders, scheduler):
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_every_kind_of_pipeline(folders, family, kind):
     check_method_acts(load(folders, family, kind), kind=kind)
+
+
+def test_a_scheduler_of_unknown_noise_levels_is_refused(folders):
+    pipe = load(folders, "sd15")
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler"):
+        scalecrafter.enable(pipe, height=64, width=64, settings=FULL)
 
 
 def test_single_step_and_ddim_noise(folders):
