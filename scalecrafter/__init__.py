@@ -9,7 +9,7 @@ that size inside the context and unchanged after it:
 
 from scalecrafter.auto import auto_settings
 from scalecrafter.disperse import disperse_kernel, dispersion_transform
-from scalecrafter.enable import Handle, enable
+from scalecrafter.enable import Handle, active, disable, enable
 from scalecrafter.freeu import FreeU
 from scalecrafter.guidance import noise_damped
 from scalecrafter.redilate import redilated_conv2d
@@ -19,8 +19,10 @@ __all__ = [
     "FreeU",
     "Handle",
     "Settings",
+    "active",
     "auto_settings",
     "available_settings",
+    "disable",
     "disperse_kernel",
     "dispersion_transform",
     "enable",

@@ -31,7 +31,8 @@ from scalecrafter.redilate import Factor, per_axis, redilated_conv2d
 from scalecrafter.schedule import step_of_call, training_timestep
 from scalecrafter.settings import Settings
 
-_enabled: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+# U-Nets with the method on and their handles, which the U-Nets' own hooks keep alive.
+_enabled: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Handle]] = weakref.WeakKeyDictionary()
 
 
 class Handle:
@@ -56,8 +57,8 @@ class Handle:
             for name, group in convolutions.items():
                 for conv in group:
                     changes.enter_context(replaced_attribute(conv, "_conv_forward", self._conv_forward(name, conv)))
-            _enabled.add(self._unet)
-            changes.callback(_enabled.discard, self._unet)
+            _enabled[self._unet] = weakref.ref(self)
+            changes.callback(_enabled.pop, self._unet, None)
             self._changes = changes.pop_all()
 
     def _before_call(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -141,7 +142,7 @@ def check_pipeline(pipe: Any, height: int, width: int) -> None:
     """
     check_unet(pipe)
     if pipe.unet in _enabled:
-        raise ValueError("the method is already enabled on this pipeline: call disable() on the first handle")
+        raise ValueError("the method is already enabled on this pipeline: call scalecrafter.disable(pipe) first")
     check_size(pipe, height, width)
     training_timestep(pipe.scheduler, 1.0)
 
@@ -170,3 +171,16 @@ def enable(
     if not isinstance(settings, Settings):
         settings = auto_settings(pipe, height, width) if settings == "auto" else Settings.load(settings)
     return Handle(pipe, settings)
+
+
+def active(pipe: Any) -> Settings | None:
+    """The settings that are enabled on a pipeline, or on another one that shares its U-Net; None if there are none."""
+    handle = _enabled[pipe.unet]() if pipe.unet in _enabled else None
+    return None if handle is None else handle.settings
+
+
+def disable(pipe: Any) -> None:
+    """Restore a pipeline without its handle, which may be lost; nothing happens if the method is not enabled on it."""
+    handle = _enabled[pipe.unet]() if pipe.unet in _enabled else None
+    if handle is not None:
+        handle.disable()

@@ -1,6 +1,7 @@
 """`enable` on real pipelines: it acts only when and where it should, and restores everything."""
 
 import copy
+import gc
 import itertools
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from diffusers import StableDiffusionPipeline
 
 import scalecrafter
 from baselines.scalecrafter import ScaleCrafter
@@ -51,6 +53,23 @@ def test_pipeline_is_restored_bit_for_bit(pipe):
     handle.disable()
     assert same(before, snapshot(pipe))
     assert torch.equal(predict(pipe), output)
+
+
+def test_a_pipeline_whose_handle_is_lost_can_be_restored(pipe):
+    before = snapshot(pipe)
+    assert scalecrafter.active(pipe) is None
+    scalecrafter.disable(pipe)
+    scalecrafter.enable(pipe, height=64, width=64, settings=ACTIVE)  # nobody keeps the handle
+    gc.collect()
+    shared = StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
+    assert scalecrafter.active(shared) == ACTIVE
+    with pytest.raises(ValueError, match=r"already enabled on this pipeline: call scalecrafter\.disable"):
+        scalecrafter.enable(shared, height=64, width=64, settings=ACTIVE)
+    scalecrafter.disable(shared)
+    assert scalecrafter.active(pipe) is None
+    assert same(before, snapshot(pipe))
+    with scalecrafter.enable(pipe, height=64, width=64, settings=ACTIVE):
+        assert scalecrafter.active(pipe) == ACTIVE
 
 
 def test_pipeline_is_restored_after_errors(pipe, monkeypatch):
