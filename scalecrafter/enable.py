@@ -48,6 +48,7 @@ class Handle:
         self._factors: dict[str, Factor] = {}
         self._dispersed: tuple[str, ...] = ()
         self._step, self._base_pass = 0, False
+        self._unconditional: tuple[tuple[Any, ...], dict[str, Any]] = (), {}  # arguments of the base pass
         with ExitStack() as changes:
             changes.callback(self._unet.register_forward_pre_hook(self._before_call, with_kwargs=True).remove)
             changes.callback(self._unet.register_forward_hook(self._after_call, with_kwargs=True).remove)
@@ -65,7 +66,10 @@ class Handle:
         timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
         self._step = step_of_call(self._pipe.scheduler, timestep)  # the current one: it may be replaced at any time
         if not self._base_pass and self._step < self.settings.noise_damped_tau:
-            check_guidance(self._pipe, len(kwargs["sample"] if "sample" in kwargs else args[0]))
+            batch = len(kwargs["sample"] if "sample" in kwargs else args[0])
+            check_guidance(self._pipe, batch)
+            # Taken before the call, which empties the list of an adapter's residuals.
+            self._unconditional = map_batch((args, kwargs), batch, lambda pairs: pairs.chunk(2)[0])
         self._factors, self._dispersed = self.settings.at(self._step, base_pass=self._base_pass)
 
     def _after_call(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -78,10 +82,10 @@ class Handle:
             return None
         self._base_pass = True
         try:
-            args, kwargs = map_batch((args, kwargs), len(prediction), lambda pairs: pairs.chunk(2)[0])
+            args, kwargs = self._unconditional
             base = unet(*args, **kwargs)[0]
         finally:
-            self._base_pass = False
+            self._base_pass, self._unconditional = False, ((), {})
         damped = torch.cat(noise_damped(base, *prediction.chunk(2)))
         return (damped,) if isinstance(output, tuple) else type(output)(sample=damped)
 

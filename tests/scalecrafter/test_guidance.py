@@ -65,6 +65,23 @@ def test_only_the_unconditional_half_is_evaluated_again(pipe):
     assert sizes == [4, 2, 4]
 
 
+def test_the_base_pass_sees_the_adapter_too(pipe):
+    """A T2I-Adapter's residuals, which the U-Net takes out of the caller's list."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(4, 8, 16, 16), (4, 16, 8, 8), (4, 16, 4, 4), (4, 16, 2, 2)]
+    residuals = [torch.randn(shape, generator=generator) for shape in shapes]
+
+    def adapted(settings):
+        adapter = {"down_intrablock_additional_residuals": list(residuals)}
+        with scalecrafter.enable(pipe, height=64, width=64, settings=settings), torch.no_grad():
+            return pipe.unet(timestep=999, **unet_inputs(pipe, batch=4), **adapter).sample
+
+    uncond, cond = adapted(PLAIN).chunk(2)
+    base = adapted(Settings(BASE, tau=50)).chunk(2)[0]
+    assert not torch.allclose(base, with_settings(pipe, Settings(BASE, tau=50), 999).chunk(2)[0], atol=1e-3)
+    torch.testing.assert_close(adapted(DAMPED), torch.cat(noise_damped(base, uncond, cond)), atol=1e-5, rtol=1e-5)
+
+
 def test_damping_changes_the_image(pipe):
     images = [generate(ScaleCrafter(settings), pipe, steps=2, guidance_scale=1.5) for settings in (PLAIN, DAMPED)]
     assert not np.array_equal(*images)
