@@ -1,9 +1,9 @@
 """ScaleCrafter (He et al., ICLR 2024): sampling far above the training resolution of a pretrained diffusion model.
 
-In comes a diffusers pipeline with a UNet2DConditionModel and a target size; out comes the same pipeline, sampling at
-that size inside the context and unchanged after it:
+In comes a diffusers pipeline with a UNet2DConditionModel; out comes the same pipeline, sampling at larger sizes than
+it was trained for inside the context and unchanged after it:
 
-    with scalecrafter.enable(pipe, height=2048, width=2048):
+    with scalecrafter.enable(pipe):
         image = pipe(prompt, height=2048, width=2048).images[0]
 """
 

@@ -10,8 +10,9 @@ for bit what it was. Load LoRA weights before calling `enable`.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +27,14 @@ from scalecrafter.disperse import disperse_kernel, dispersion_transform
 from scalecrafter.freeu import freeu_hook, freeu_plan
 from scalecrafter.guidance import check_damping_possible, check_guidance, noise_damped
 from scalecrafter.patching import replaced_attribute
-from scalecrafter.pipeline import check_size, check_unet
+from scalecrafter.pipeline import (
+    check_sides,
+    check_size,
+    check_unet,
+    is_above_training,
+    training_size,
+    vae_scale_factor,
+)
 from scalecrafter.redilate import Factor, per_axis, redilated_conv2d
 from scalecrafter.schedule import step_of_call, training_timestep
 from scalecrafter.settings import Settings
@@ -36,40 +44,68 @@ _enabled: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Handle]] = weakref.We
 
 
 class Handle:
-    """The method enabled on one U-Net: a context manager, or call `disable`, any number of times."""
+    """The method enabled on one U-Net: a context manager, or call `disable`, any number of times.
 
-    def __init__(self, pipe: Any, settings: Settings) -> None:
-        self.settings = settings
+    Attributes:
+        settings: in force at the size that was given, or at that of the latest call.
+    """
+
+    def __init__(self, pipe: Any, settings_at: Callable[[int, int], Settings], size: tuple[int, int] | None) -> None:
         self._pipe, self._unet = pipe, pipe.unet
-        convolutions = find_convolutions(self._unet, {**settings.dilation, **settings.noise_damped_dilation})
-        if settings.noise_damped_tau:
-            check_damping_possible(pipe)
+        self._settings_at, self._required, self._size = cache(settings_at), size, size
         # State of the current U-Net call: the factor of each dilated layer, and which layers are dispersed.
         self._factors: dict[str, Factor] = {}
         self._dispersed: tuple[str, ...] = ()
         self._step, self._base_pass = 0, False
         self._unconditional: tuple[tuple[Any, ...], dict[str, Any]] = (), {}  # arguments of the base pass
+        self._layers = ExitStack()  # what `settings` change
         with ExitStack() as changes:
             changes.callback(self._unet.register_forward_pre_hook(self._before_call, with_kwargs=True).remove)
             changes.callback(self._unet.register_forward_hook(self._after_call, with_kwargs=True).remove)
-            if settings.freeu is not None:
-                for resnet, below, b, s in freeu_plan(self._unet, settings.freeu):
-                    changes.callback(resnet.register_forward_pre_hook(freeu_hook(below, b, s)).remove)
-            for name, group in convolutions.items():
-                for conv in group:
-                    changes.enter_context(replaced_attribute(conv, "_conv_forward", self._conv_forward(name, conv)))
+            changes.callback(self._layers.close)
+            self.settings = Settings()
+            if size is not None:
+                self._adopt(self._settings_at(*size))
             _enabled[self._unet] = weakref.ref(self)
             changes.callback(_enabled.pop, self._unet, None)
             self._changes = changes.pop_all()
 
+    def _adopt(self, settings: Settings) -> None:
+        """Change the layers as ``settings`` say, and no others; ValueError if they do not fit the U-Net."""
+        convolutions = find_convolutions(self._unet, {**settings.dilation, **settings.noise_damped_dilation})
+        if settings.noise_damped_tau:
+            check_damping_possible(self._pipe)
+        self._layers.close()
+        self.settings = settings
+        if settings.freeu is not None:
+            for resnet, below, b, s in freeu_plan(self._unet, settings.freeu):
+                self._layers.callback(resnet.register_forward_pre_hook(freeu_hook(below, b, s)).remove)
+        for name, group in convolutions.items():
+            for conv in group:
+                self._layers.enter_context(replaced_attribute(conv, "_conv_forward", self._conv_forward(name, conv)))
+
+    def _follow(self, size: tuple[int, int]) -> None:
+        """Settle what is done in a call for images of this size in pixels."""
+        if size == self._size:
+            return
+        if self._required is not None:
+            raise ValueError(
+                f"the method is enabled for {shown(self._required)} (height x width), and the pipeline was called at "
+                f"{shown(size)}: call it at that size, or enable the method without height and width"
+            )
+        self._adopt(self._settings_at(*size))
+        self._size = size
+
     def _before_call(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        sample = kwargs["sample"] if "sample" in kwargs else args[0]
         timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
+        factor = vae_scale_factor(self._pipe)
+        self._follow((sample.shape[-2] * factor, sample.shape[-1] * factor))
         self._step = step_of_call(self._pipe.scheduler, timestep)  # the current one: it may be replaced at any time
         if not self._base_pass and self._step < self.settings.noise_damped_tau:
-            batch = len(kwargs["sample"] if "sample" in kwargs else args[0])
-            check_guidance(self._pipe, batch)
+            check_guidance(self._pipe, len(sample))
             # Taken before the call, which empties the list of an adapter's residuals.
-            self._unconditional = map_batch((args, kwargs), batch, lambda pairs: pairs.chunk(2)[0])
+            self._unconditional = map_batch((args, kwargs), len(sample), lambda pairs: pairs.chunk(2)[0])
         self._factors, self._dispersed = self.settings.at(self._step, base_pass=self._base_pass)
 
     def _after_call(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -140,26 +176,38 @@ class DispersedKernel:
         return self.kernel, (vertical / self.scale, horizontal / self.scale)
 
 
-def check_pipeline(pipe: Any, height: int, width: int) -> None:
-    """ValueError if the pipeline has no suitable U-Net or scheduler, is already enabled, or does not support this
-    size.
-    """
+def shown(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def check_can_be_enabled(pipe: Any) -> None:
+    """ValueError if the pipeline has no suitable U-Net or scheduler, or the method is already enabled on it."""
     check_unet(pipe)
     if pipe.unet in _enabled:
         raise ValueError("the method is already enabled on this pipeline: call scalecrafter.disable(pipe) first")
-    check_size(pipe, height, width)
     training_timestep(pipe.scheduler, 1.0)
 
 
+def check_pipeline(pipe: Any, height: int, width: int) -> None:
+    """`check_can_be_enabled`; ValueError also for a size that cannot be sampled, or is below the training area."""
+    check_can_be_enabled(pipe)
+    check_size(pipe, height, width)
+
+
 def enable(
-    pipe: Any, *, height: int, width: int, settings: str | Path | Mapping[str, Any] | Settings = "auto"
+    pipe: Any,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    settings: str | Path | Mapping[str, Any] | Settings = "auto",
 ) -> Handle:
     """Enable ScaleCrafter for sampling above the training resolution.
 
     Args:
         pipe: any pipeline with a UNet2DConditionModel at ``.unet`` (SD 1.x, 2.x, SDXL; text-to-image, img2img,
             inpaint, ControlNet), with any scheduler and number of steps.
-        height, width: size of the images to be sampled, in pixels.
+        height, width: size of the images to be sampled, in pixels; calls at another size raise. Without them each
+            call is sampled with the settings for its own size, and at the training area or below by the plain model.
         settings: "auto" (chosen by model family and size, see `auto_settings`), a `Settings`, or what `Settings.load`
             accepts: a name of `available_settings`, the path of a YAML file, or a parsed mapping.
 
@@ -168,13 +216,24 @@ def enable(
 
     Raises:
         ValueError: unsupported or already enabled pipeline, size that does not fit the model, or settings that do not
-            exist or do not fit. The pipeline is left unchanged. Later, when the pipeline is called: noise-damped
-            guidance without classifier-free guidance, or NaN from the U-Net in half precision.
+            exist or do not fit. The pipeline is left unchanged. Later, when the pipeline is called: another size than
+            the given one, noise-damped guidance without classifier-free guidance, or NaN from the U-Net in half
+            precision.
     """
-    check_pipeline(pipe, height, width)
-    if not isinstance(settings, Settings):
-        settings = auto_settings(pipe, height, width) if settings == "auto" else Settings.load(settings)
-    return Handle(pipe, settings)
+    check_can_be_enabled(pipe)
+    chosen = settings if isinstance(settings, Settings) or settings == "auto" else Settings.load(settings)
+
+    def settings_at(height: int, width: int) -> Settings:
+        return chosen if isinstance(chosen, Settings) else auto_settings(pipe, height, width)
+
+    if height is not None and width is not None:
+        check_sides(pipe, height, width)
+        return Handle(pipe, settings_at, (height, width))
+    if height is not None or width is not None:
+        raise ValueError("height and width are given together, or neither")
+    train_height, train_width = training_size(pipe)
+    find_convolutions(pipe.unet, settings_at(2 * train_height, 2 * train_width).dilation)  # what does not fit raises
+    return Handle(pipe, lambda h, w: settings_at(h, w) if is_above_training(pipe, h, w) else Settings(), None)
 
 
 def active(pipe: Any) -> Settings | None:

@@ -60,15 +60,26 @@ def check_unet(pipe: Any) -> None:
         raise ValueError(f"the pipeline's U-Net is a {type(unet).__name__}, not a UNet2DConditionModel")
 
 
-def check_size(pipe: Any, height: int, width: int) -> None:
-    """ValueError if a side is not divisible by `size_multiple`, or the area is below the training area."""
-    multiple = size_multiple(pipe)
-    if height % multiple or width % multiple:
+def check_sides(pipe: Any, height: int, width: int) -> None:
+    """ValueError if a side is not a positive multiple of the latent's pixels (8 for Stable Diffusion)."""
+    multiple = vae_scale_factor(pipe)
+    if height % multiple or width % multiple or min(height, width) < multiple:
         near = tuple(max(multiple, round(side / multiple) * multiple) for side in (height, width))
         raise ValueError(
             f"{height}x{width} (height x width) is not divisible by {multiple}, which this model needs: "
             f"the nearest size is {near[0]}x{near[1]}"
         )
+
+
+def is_above_training(pipe: Any, height: int, width: int) -> bool:
+    """Whether the area is larger than the training area."""
+    train_height, train_width = training_size(pipe)
+    return height * width > train_height * train_width
+
+
+def check_size(pipe: Any, height: int, width: int) -> None:
+    """`check_sides`; ValueError also if the area is below the training area, where nothing is to be compared."""
+    check_sides(pipe, height, width)
     train_height, train_width = training_size(pipe)
     if height * width < train_height * train_width:
         raise ValueError(

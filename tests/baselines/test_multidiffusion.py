@@ -151,7 +151,7 @@ def test_invalid_strides_sizes_and_batches_raise(pipe):
         (MultiDiffusion(stride=9), (64, 64), "stride must be 1 to 8"),
         (MultiDiffusion(stride=0), (64, 64), "stride must be 1 to 8"),
         (MultiDiffusion(), (1024, 16), "larger than the latent"),
-        (MultiDiffusion(), (60, 64), "divisible by 32"),
+        (MultiDiffusion(), (62, 64), "divisible by 4"),
         (MultiDiffusion(window_batch=0), (64, 64), "window_batch"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -66,5 +66,5 @@ def test_missing_upscaler_raises(pipe, tmp_path, monkeypatch):
 
 def test_invalid_size_raises(pipe, upscaler):
     for method in (Upscale(), UpscaleSD(model=upscaler)):
-        with pytest.raises(ValueError, match="divisible by 32"):
-            method.describe(pipe, 60, 64)
+        with pytest.raises(ValueError, match="divisible by 4"):
+            method.describe(pipe, 62, 64)

@@ -45,7 +45,7 @@ ERRORS = [
     ("batch_size=none", "batch_size gives none"),
     ("shard=3/3", "shard is I/N with I from 0 to N - 1"),
     ("resolution.scale_width=2.1", "resolution.scale_width gives 67.2"),
-    ("resolution.scale_width=2.25", "divisible by 32.*nearest size is 64x64"),
+    ("resolution.scale_width=2.0625", "divisible by 4.*nearest size is 64x64"),
     ("scalecrafter.settings=nope", "nope"),
     ("scalecrafter.dilation={mid_blok: 2}", "mid_blok"),
     ("method=syncdiffusion syncdiffusion.anchor=last", "method syncdiffusion: .*anchor"),
