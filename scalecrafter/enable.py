@@ -9,6 +9,7 @@ for bit what it was. Load LoRA weights before calling `enable`.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from scalecrafter.batch import map_batch
 from scalecrafter.convolutions import find_convolutions
 from scalecrafter.disperse import disperse_kernel, dispersion_transform
 from scalecrafter.freeu import freeu_hook, freeu_plan
-from scalecrafter.guidance import check_damping_possible, check_guidance, noise_damped
+from scalecrafter.guidance import calling_pipeline, check_damping_possible, is_guided, noise_damped
 from scalecrafter.patching import replaced_attribute
 from scalecrafter.pipeline import (
     check_sides,
@@ -56,7 +57,7 @@ class Handle:
         # State of the current U-Net call: the factor of each dilated layer, and which layers are dispersed.
         self._factors: dict[str, Factor] = {}
         self._dispersed: tuple[str, ...] = ()
-        self._step, self._base_pass = 0, False
+        self._step, self._damped, self._base_pass, self._warned = 0, False, False, False
         self._unconditional: tuple[tuple[Any, ...], dict[str, Any]] = (), {}  # arguments of the base pass
         self._layers = ExitStack()  # what `settings` change
         with ExitStack() as changes:
@@ -96,16 +97,24 @@ class Handle:
         self._adopt(self._settings_at(*size))
         self._size = size
 
+    def _is_guided(self, batch: int) -> bool:
+        """`is_guided`, with one warning where a call is not."""
+        guided = is_guided(calling_pipeline(self._unet) or self._pipe, batch)
+        if not guided and not self._warned:
+            self._warned = True
+            warnings.warn("noise damping is off: without guidance there is nothing to damp", stacklevel=2)
+        return guided
+
     def _before_call(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         sample = kwargs["sample"] if "sample" in kwargs else args[0]
         timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
         factor = vae_scale_factor(self._pipe)
         self._follow((sample.shape[-2] * factor, sample.shape[-1] * factor))
         self._step = step_of_call(self._pipe.scheduler, timestep)  # the current one: it may be replaced at any time
-        if not self._base_pass and self._step < self.settings.noise_damped_tau:
-            check_guidance(self._pipe, len(sample))
-            # Taken before the call, which empties the list of an adapter's residuals.
-            self._unconditional = map_batch((args, kwargs), len(sample), lambda pairs: pairs.chunk(2)[0])
+        if not self._base_pass:
+            self._damped = self._step < self.settings.noise_damped_tau and self._is_guided(len(sample))
+            if self._damped:  # taken before the call, which empties the list of an adapter's residuals
+                self._unconditional = map_batch((args, kwargs), len(sample), lambda pairs: pairs.chunk(2)[0])
         self._factors, self._dispersed = self.settings.at(self._step, base_pass=self._base_pass)
 
     def _after_call(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -114,7 +123,7 @@ class Handle:
             raise ValueError(
                 "the U-Net returned NaN or infinity in half precision: load the pipeline in bfloat16 or float32"
             )
-        if self._base_pass or self._step >= self.settings.noise_damped_tau:
+        if self._base_pass or not self._damped:
             return None
         self._base_pass = True
         try:

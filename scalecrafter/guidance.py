@@ -7,6 +7,7 @@ halves of one U-Net call. Rewriting these halves gives the paper's prediction wi
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from torch import Tensor
@@ -22,27 +23,68 @@ def noise_damped(base_uncond: Tensor, uncond: Tensor, cond: Tensor) -> tuple[Ten
     return base_uncond, base_uncond + (cond - uncond)
 
 
-def check_damping_possible(pipe: Any) -> None:
-    """ValueError for pipeline classes whose guidance is not u + w (c - u) of two halves."""
-    for mark, what in (
-        ("image_guidance_scale", "also guides by the image"),
-        ("pag_scale", "also guides by perturbed attention"),
-    ):
-        if hasattr(type(pipe), mark):
+# Pipelines whose U-Net call holds the halves [uncond, cond], and whose guidance is u + w (c - u).
+COMMON = ("", "Img2Img", "Inpaint", "Adapter", "ControlNet", "ControlNetImg2Img", "ControlNetInpaint", "ControlNetXS")
+HALVES = {
+    *(f"StableDiffusion{kind}Pipeline" for kind in (*COMMON, "Depth2Img", "GLIGEN", "LDM3D", "Panorama", "Upscale")),
+    *(f"StableDiffusionXL{kind}Pipeline" for kind in COMMON),
+    *(f"StableDiffusionXLControlNetUnion{kind}Pipeline" for kind in ("", "Img2Img", "Inpaint")),
+    *("KolorsPipeline", "KolorsImg2ImgPipeline"),
+}
+MODULAR = "diffusers.modular_pipelines"
+
+
+def calling_pipeline(unet: Any) -> Any:
+    """The diffusers pipeline that is calling ``unet`` now, which may be another one than the method was enabled on;
+    None for a call from elsewhere.
+
+    Raises:
+        ValueError: a modular pipeline is calling, which evaluates each branch of guidance by itself.
+    """
+    from diffusers import DiffusionPipeline
+
+    frame = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, DiffusionPipeline) and getattr(owner, "unet", None) is unet:
+            return owner
+        if frame.f_globals.get("__name__", "").startswith(MODULAR):
             raise ValueError(
-                f"{type(pipe).__name__} {what}: noise-damped guidance is not defined for it, set noise_damped_tau to 0"
+                "modular pipelines evaluate the branches of guidance one by one, and noise-damped guidance needs both "
+                "in one call: use settings with noise_damped_tau 0"
             )
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
 
 
-def check_guidance(pipe: Any, batch: int) -> None:
-    """ValueError if the current U-Net call has no [uncond, cond] pairs, or the pipeline rescales its guidance."""
-    if getattr(pipe, "do_classifier_free_guidance", True) is False or batch % 2:
+def check_damping_possible(pipe: Any) -> None:
+    """ValueError for a diffusers pipeline whose guidance is not known to be u + w (c - u) of two halves."""
+    from diffusers import DiffusionPipeline
+
+    if isinstance(pipe, DiffusionPipeline) and type(pipe).__name__ not in HALVES:
         raise ValueError(
-            "noise-damped guidance needs classifier-free guidance: use a guidance_scale above 1, "
-            "or settings with noise_damped_tau 0"
+            f"noise-damped guidance is not defined for {type(pipe).__name__}, whose guidance is not known to be "
+            "u + w (c - u) of two halves of one call: set noise_damped_tau to 0"
+        )
+
+
+def is_guided(pipe: Any, batch: int) -> bool:
+    """Whether a U-Net call of ``pipe`` with this batch is guided; not at scale 1, nor in distilled models.
+
+    Raises:
+        ValueError: guidance of a kind that cannot be damped.
+    """
+    check_damping_possible(pipe)
+    if getattr(pipe, "do_classifier_free_guidance", True) is False:
+        return False
+    if batch % 2:
+        raise ValueError(
+            "noise-damped guidance needs classifier-free guidance, [uncond, cond] in one call: "
+            "use settings with noise_damped_tau 0"
         )
     if getattr(pipe, "guidance_rescale", 0.0) > 0:
         raise ValueError(
             "guidance_rescale uses the conditional prediction, which noise-damped guidance rewrites: "
             "use guidance_rescale=0, or settings with noise_damped_tau 0"
         )
+    return True

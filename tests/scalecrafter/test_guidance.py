@@ -1,19 +1,36 @@
 """Noise-damped guidance: the identity, and that the hook applies the paper's formula to the right two models."""
 
+import warnings
 from dataclasses import replace
-from types import SimpleNamespace
+from functools import partial
+from types import FunctionType, SimpleNamespace
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionInstructPix2PixPipeline, StableDiffusionPAGPipeline
+from diffusers import (
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPAGPipeline,
+    StableDiffusionSAGPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
+)
+from PIL import Image
 
 import scalecrafter
 from baselines.scalecrafter import ScaleCrafter
 from scalecrafter import Settings, noise_damped
+from scalecrafter.guidance import HALVES
 from scalecrafter.settings import expand
 from tests.tiny import generate, predict, unet_inputs
 
+OTHERS = [
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPAGPipeline,
+    StableDiffusionSAGPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
+]
 MAIN, BASE = expand({"down_blocks.1+s": 2, "mid_block": 4}), expand({"mid_block": 2})
 PLAIN = Settings(MAIN, tau=50)
 DAMPED = Settings(MAIN, tau=50, noise_damped_dilation=BASE, noise_damped_tau=30)
@@ -87,11 +104,29 @@ def test_damping_changes_the_image(pipe):
     assert not np.array_equal(*images)
 
 
-def test_without_guidance_it_raises_and_the_pipeline_is_restored(pipe):
-    with pytest.raises(ValueError, match="guidance_scale above 1"):
-        generate(ScaleCrafter(DAMPED), pipe, steps=2, guidance_scale=1.0)
-    assert not pipe.unet._forward_hooks
-    generate(ScaleCrafter(DAMPED, {"noise_damped_tau": 0}), pipe, steps=2, guidance_scale=1.0)
+def test_without_guidance_damping_is_off_with_one_warning(pipe):
+    images = []
+    for tau in (DAMPED.noise_damped_tau, 0):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            images.append(generate(ScaleCrafter(DAMPED, {"noise_damped_tau": tau}), pipe, steps=3, guidance_scale=1.0))
+        assert sum("noise damping is off" in str(each.message) for each in caught) == (tau > 0)
+    assert np.array_equal(*images)
+
+
+@pytest.mark.parametrize("scale", [1.0, 7.5])
+def test_the_pipeline_that_calls_says_whether_there_is_guidance(pipe, scale):
+    """Not the one that the method was enabled on: they share a U-Net, and each keeps the scale of its latest call."""
+    other = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
+    sample = partial(other, ["a", "b"], Image.new("RGB", (64, 64), "grey"), num_inference_steps=2, output_type="np")
+
+    def drawn(settings):
+        with scalecrafter.enable(pipe, height=64, width=64, settings=settings):
+            pipe("a", height=64, width=64, num_inference_steps=1, guidance_scale=8.5 - scale)
+            generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+            return sample(strength=1.0, guidance_scale=scale, generator=generators).images
+
+    assert np.array_equal(drawn(DAMPED), drawn(PLAIN)) == (scale == 1.0)
 
 
 def test_rescaled_guidance_raises(pipe):
@@ -102,7 +137,7 @@ def test_rescaled_guidance_raises(pipe):
         pipe("a", height=64, width=64, num_inference_steps=2, guidance_rescale=0.7)
 
 
-@pytest.mark.parametrize("kind", [StableDiffusionInstructPix2PixPipeline, StableDiffusionPAGPipeline])
+@pytest.mark.parametrize("kind", OTHERS)
 def test_other_kinds_of_guidance_raise(pipe, kind):
     other = object.__new__(kind)
     other.__dict__.update(_internal_dict={}, unet=pipe.unet, scheduler=pipe.scheduler, vae_scale_factor=4)
@@ -118,3 +153,27 @@ def test_odd_batch_raises(pipe):
         pytest.raises(ValueError, match="needs classifier-free guidance"),
     ):
         pipe.unet(torch.zeros(3, 4, 16, 16), 999, torch.zeros(3, 5, 16))
+
+
+def test_modular_pipelines_raise(pipe):
+    """They call each branch alone: an even number of prompts would pass for two halves."""
+
+    def branch():
+        return predict(pipe, 999)
+
+    called = FunctionType(
+        branch.__code__,
+        branch.__globals__ | {"__name__": "diffusers.modular_pipelines.x"},
+        None,
+        None,
+        branch.__closure__,
+    )
+    with (
+        scalecrafter.enable(pipe, height=64, width=64, settings=DAMPED),
+        pytest.raises(ValueError, match="modular pipelines"),
+    ):
+        called()
+
+
+def test_listed_pipelines_exist():
+    assert all(hasattr(diffusers, name) for name in HALVES)
