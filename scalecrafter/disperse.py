@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from scalecrafter.redilate import Factor, per_axis
+
 
 def dispersion_transform(
     kernel_size: int = 3, dispersed_size: int = 5, feature_size: int = 3, scale: float = 2, eta: float = 0.05
@@ -85,3 +87,28 @@ def disperse_kernel(weight: Tensor, transform: Tensor) -> Tensor:
     precise = torch.promote_types(weight.dtype, torch.float32)
     flat = weight.detach().to(precise).flatten(-2) @ transform.to(weight.device, precise).T
     return flat.unflatten(-1, (side, side)).to(weight.dtype)
+
+
+class DispersedKernel:
+    """The dispersed kernel of one convolution.
+
+    It is computed at first use, after offloading has moved the weight to its device. The kernel itself spans what a
+    factor of ``scale`` would span, so the layer's factor is divided by ``scale``.
+
+    Args:
+        side: of the plain kernel.
+        size: of the dispersed one.
+        eta: weight of the pixel errors, see `dispersion_transform`.
+    """
+
+    def __init__(self, side: int, size: int, eta: float) -> None:
+        self.scale = (size - 1) / (side - 1)
+        self.transform = dispersion_transform(side, size, scale=self.scale, eta=eta)
+        self.kernel: Tensor | None = None
+
+    def __call__(self, weight: Tensor, factor: Factor) -> tuple[Tensor, Factor]:
+        if self.kernel is None:
+            self.kernel = disperse_kernel(weight, self.transform)
+        self.kernel = self.kernel.to(weight)
+        vertical, horizontal = per_axis(factor)
+        return self.kernel, (vertical / self.scale, horizontal / self.scale)

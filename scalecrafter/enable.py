@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from scalecrafter.auto import auto_settings
 from scalecrafter.batch import map_batch
 from scalecrafter.convolutions import find_convolutions
-from scalecrafter.disperse import disperse_kernel, dispersion_transform
+from scalecrafter.disperse import DispersedKernel
 from scalecrafter.freeu import freeu_hook, freeu_plan
 from scalecrafter.guidance import calling_pipeline, check_damping_possible, is_guided, noise_damped
 from scalecrafter.patching import replaced_attribute
@@ -36,7 +36,7 @@ from scalecrafter.pipeline import (
     training_size,
     vae_scale_factor,
 )
-from scalecrafter.redilate import Factor, per_axis, redilated_conv2d
+from scalecrafter.redilate import Factor, redilated_conv2d
 from scalecrafter.schedule import step_of_call, training_timestep
 from scalecrafter.settings import Settings
 
@@ -138,7 +138,8 @@ class Handle:
         """The replacement of one convolution's ``_conv_forward``."""
         plain, settings = conv._conv_forward, self.settings
         disperses = settings.dispersed_tau > 0 and name in settings.dispersed
-        kernel = DispersedKernel(settings, conv.kernel_size[0]) if disperses else None
+        side, size, eta = conv.kernel_size[0], settings.dispersed_size, settings.dispersion_eta
+        kernel = DispersedKernel(side, size, eta) if disperses else None
 
         def conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             d = self._factors.get(name)
@@ -161,28 +162,6 @@ class Handle:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.disable()
-
-
-class DispersedKernel:
-    """The dispersed kernel of one convolution.
-
-    It is computed at first use, after offloading has moved the weight to its device. The kernel itself spans what a
-    factor of ``scale`` would span, so the layer's factor is divided by ``scale``.
-    """
-
-    def __init__(self, settings: Settings, side: int) -> None:
-        self.scale = (settings.dispersed_size - 1) / (side - 1)
-        self.transform = dispersion_transform(
-            side, settings.dispersed_size, scale=self.scale, eta=settings.dispersion_eta
-        )
-        self.kernel: Tensor | None = None
-
-    def __call__(self, weight: Tensor, factor: Factor) -> tuple[Tensor, Factor]:
-        if self.kernel is None:
-            self.kernel = disperse_kernel(weight, self.transform)
-        self.kernel = self.kernel.to(weight)
-        vertical, horizontal = per_axis(factor)
-        return self.kernel, (vertical / self.scale, horizontal / self.scale)
 
 
 def shown(size: tuple[int, int]) -> str:
