@@ -27,7 +27,7 @@ from scalecrafter.convolutions import find_convolutions
 from scalecrafter.disperse import DispersedKernel
 from scalecrafter.freeu import freeu_hook, freeu_plan
 from scalecrafter.guidance import calling_pipeline, check_damping_possible, is_guided, noise_damped
-from scalecrafter.patching import replaced_attribute
+from scalecrafter.patching import Tied, replaced_attribute, tied_hook
 from scalecrafter.pipeline import (
     check_sides,
     check_size,
@@ -61,8 +61,9 @@ class Handle:
         self._unconditional: tuple[tuple[Any, ...], dict[str, Any]] = (), {}  # arguments of the base pass
         self._layers = ExitStack()  # what `settings` change
         with ExitStack() as changes:
-            changes.callback(self._unet.register_forward_pre_hook(self._before_call, with_kwargs=True).remove)
-            changes.callback(self._unet.register_forward_hook(self._after_call, with_kwargs=True).remove)
+            before, after = tied_hook(self._before_call), tied_hook(self._after_call)
+            changes.callback(self._unet.register_forward_pre_hook(before, with_kwargs=True).remove)
+            changes.callback(self._unet.register_forward_hook(after, with_kwargs=True).remove)
             changes.callback(self._layers.close)
             self.settings = Settings()
             if size is not None:
@@ -80,7 +81,8 @@ class Handle:
         self.settings = settings
         if settings.freeu is not None:
             for resnet, below, b, s in freeu_plan(self._unet, settings.freeu):
-                self._layers.callback(resnet.register_forward_pre_hook(freeu_hook(below, b, s)).remove)
+                hook = tied_hook(freeu_hook(below, b, s))
+                self._layers.callback(resnet.register_forward_pre_hook(hook).remove)
         for name, group in convolutions.items():
             for conv in group:
                 self._layers.enter_context(replaced_attribute(conv, "_conv_forward", self._conv_forward(name, conv)))
@@ -149,7 +151,7 @@ class Handle:
                 weight, d = kernel(weight, d)
             return redilated_conv2d(x, weight, bias, dilation=d, stride=conv.stride)  # type: ignore[arg-type]
 
-        return conv_forward
+        return Tied(conv_forward, lambda memo: type(conv)._conv_forward.__get__(memo[id(conv)]))
 
     def disable(self) -> None:
         """Restore the pipeline."""

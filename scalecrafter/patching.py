@@ -9,6 +9,30 @@ from typing import Any
 from torch import nn
 
 Forward = Callable[..., Any]
+
+
+class Tied:
+    """A callable that belongs to one module; deep copies of it get what ``copied`` returns for the memo of the copy."""
+
+    def __init__(self, function: Callable[..., Any], copied: Callable[[dict[int, Any]], Callable[..., Any]]) -> None:
+        self.function, self.copied = function, copied
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
+        return self.copied(memo)
+
+
+def no_hook(*args: Any) -> None:
+    """A hook that does nothing."""
+
+
+def tied_hook(hook: Callable[..., Any]) -> Tied:
+    """A hook that deep copies of its module do not have."""
+    return Tied(hook, lambda memo: no_hook)
+
+
 _MISSING = object()
 
 

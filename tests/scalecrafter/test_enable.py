@@ -73,6 +73,23 @@ def test_a_pipeline_whose_handle_is_lost_can_be_restored(pipe):
         assert scalecrafter.active(pipe) == ACTIVE
 
 
+def test_a_deep_copy_of_an_enabled_model_is_a_plain_one(pipe, monkeypatch):
+    """It neither follows the method nor takes the pipeline along."""
+    plain = predict(pipe)
+    settings = replace(ACTIVE, dispersed=("mid_block.resnets.0.conv1",), dispersed_tau=50)
+    settings = replace(settings, freeu=scalecrafter.FreeU(1.2, 1.4, 0.9, 0.2))
+    with scalecrafter.enable(pipe, height=64, width=64, settings=settings):
+        monkeypatch.setattr(type(pipe), "__deepcopy__", None, raising=False)  # would be called
+        copied = SimpleNamespace(unet=copy.deepcopy(pipe.unet), scheduler=pipe.scheduler, vae_scale_factor=4)
+        enabled = predict(pipe)
+        assert torch.equal(predict(copied), plain)
+    assert torch.equal(predict(copied), plain)
+    with scalecrafter.enable(copied, height=64, width=64, settings=settings):
+        assert torch.equal(predict(copied), enabled)
+        assert torch.equal(predict(pipe), plain)
+    assert torch.equal(predict(copied), plain)
+
+
 def test_pipeline_is_restored_after_errors(pipe, monkeypatch):
     before = snapshot(pipe)
     with pytest.raises(RuntimeError, match="stop"), scalecrafter.enable(pipe, height=64, width=64, settings=ACTIVE):
