@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from scalecrafter.auto import auto_settings
 from scalecrafter.batch import map_batch
 from scalecrafter.convolutions import find_convolutions
-from scalecrafter.disperse import DispersedKernel
+from scalecrafter.disperse import Dispersion
 from scalecrafter.freeu import freeu_hook, freeu_plan
 from scalecrafter.guidance import calling_pipeline, check_damping_possible, is_guided, noise_damped
 from scalecrafter.patching import Tied, replaced_attribute, tied_hook
@@ -141,14 +141,14 @@ class Handle:
         plain, settings = conv._conv_forward, self.settings
         disperses = settings.dispersed_tau > 0 and name in settings.dispersed
         side, size, eta = conv.kernel_size[0], settings.dispersed_size, settings.dispersion_eta
-        kernel = DispersedKernel(side, size, eta) if disperses else None
+        disperse = Dispersion(side, size, eta) if disperses else None
 
         def conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             d = self._factors.get(name)
             if d is None:
                 return plain(x, weight, bias)
-            if kernel is not None and name in self._dispersed:
-                weight, d = kernel(weight, d)
+            if disperse is not None and name in self._dispersed:
+                weight, d = disperse(weight, d)
             return redilated_conv2d(x, weight, bias, dilation=d, stride=conv.stride)  # type: ignore[arg-type]
 
         return Tied(conv_forward, lambda memo: type(conv)._conv_forward.__get__(memo[id(conv)]))

@@ -12,7 +12,7 @@ Forward = Callable[..., Any]
 
 
 class Tied:
-    """A callable that belongs to one module; deep copies of it get what ``copied`` returns for the memo of the copy."""
+    """A callable that belongs to one module; deep copies of it get what ``copied`` makes of the copy's memo."""
 
     def __init__(self, function: Callable[..., Any], copied: Callable[[dict[int, Any]], Callable[..., Any]]) -> None:
         self.function, self.copied = function, copied

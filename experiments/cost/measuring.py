@@ -57,7 +57,7 @@ def unet_memory(pipe: Any, method: UNetMethod, request: Request, calls: int) -> 
     call = unet_call(pipe, request)
     weights = sum(p.nbytes for p in pipe.unet.parameters())
     with method.enable(pipe, height=request.height, width=request.width), torch.no_grad():
-        call()  # caches what is computed once, like dispersed kernels
+        call()  # what is allocated once
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
             call()

@@ -73,6 +73,19 @@ def test_a_pipeline_whose_handle_is_lost_can_be_restored(pipe):
         assert scalecrafter.active(pipe) == ACTIVE
 
 
+def test_dispersed_kernels_follow_their_weights(pipe):
+    """Fusing and unfusing LoRA adds to a weight's data in place, which its version does not count."""
+    settings = replace(ACTIVE, dispersed=("mid_block.resnets.0.conv1",), dispersed_tau=50)
+    conv = pipe.unet.mid_block.resnets[0].conv1
+    with scalecrafter.enable(pipe, height=64, width=64, settings=settings):
+        before = predict(pipe)
+        conv.weight.data += 0.1
+        fused = predict(pipe)
+    with scalecrafter.enable(pipe, height=64, width=64, settings=settings):
+        assert torch.equal(predict(pipe), fused)
+    assert not torch.allclose(fused, before)
+
+
 def test_a_deep_copy_of_an_enabled_model_is_a_plain_one(pipe, monkeypatch):
     """It neither follows the method nor takes the pipeline along."""
     plain = predict(pipe)
