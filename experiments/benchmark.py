@@ -57,15 +57,21 @@ class Row:
 
 
 PLAIN = {"noise_damped_tau": 0, "dispersed_tau": 0}
+INNER = {"mid_block": 2, "up_blocks.0+s": 2}  # layers that all families have
 
 
 def benchmark_rows(tables: Mapping[float | str, str | Path] | None = None) -> tuple[Row, ...]:
     """What is measured; ``tables`` are the settings of a model that the library does not know."""
     damped = PLAIN | {"noise_damped_tau": 50}
     scalecrafter = partial(ScaleCrafter, tables=tables)
+    inner = {"dilation": INNER, "tau": 50, "noise_damped_tau": 0}
+    dispersed = scalecrafter(changes=inner | {"dispersed": list(INNER), "dispersed_tau": 50})
     return (
         Row("re-dilation", scalecrafter(changes=PLAIN), 1.05, ("unet", "sampling", "memory")),
         Row("the machinery alone (d = 1)", WithoutDilation(tables=tables, changes=PLAIN), 1.05),
+        Row("outside the windows", scalecrafter(changes=PLAIN | {"tau": 0}), 1.01),
+        Row("inner layers dispersed / dilated", dispersed, 25 / 9, baseline=scalecrafter(changes=inner)),
+        Row("inner layers dispersed", dispersed, 1.03, ("memory",)),
         Row("noise-damped guidance", scalecrafter(changes=damped), 1.55, ("unet", "memory")),
         Row("attention scaling", AttentionScaling(), 1.05),
         Row(
