@@ -1,11 +1,16 @@
 """The command line, as a user runs it."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 
-from scalecrafter.cli import main
+from scalecrafter.cli import build_parser, load_pipeline, main
 from scalecrafter.settings import available_settings
 
 
@@ -29,6 +34,80 @@ def test_generate_writes_a_png_with_its_settings(tmp_path, pipe_folder, capsys):
     assert json.loads(image.text["scalecrafter"])["settings"]["tau"] == 50
 
 
+SIZE = ["--height", "64", "--width", "64", "--steps", "2"]
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_an_image_generates_itself_again(tmp_path, pipe_folder, monkeypatch):
+    """From its metadata alone, and with one option changed. An existing file is kept unless --force says otherwise."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("tau: 50\ndilation:\n  mid_block: 2\n")
+    options = ["--settings", "mine.yaml", "--scheduler", "DDIM", "--eta", "1", "--negative-prompt", "c", "--seed", "3"]
+    assert main(["generate", "a b", "--model", str(pipe_folder), *SIZE, *options, "--out", "first.png"]) == 0
+    Path("mine.yaml").unlink()
+    assert main(["generate", "--from", "first.png", "--out", "again.png"]) == 0
+    assert np.array_equal(pixels("first.png"), pixels("again.png"))
+    assert Image.open("again.png").text == Image.open("first.png").text
+    assert main(["generate", "--from", "first.png"]) == 0
+    assert main(["generate", "--from", "first.png"]) == 2
+    assert main(["generate", "--from", "first.png", "--seed", "4", "--force"]) == 0
+    assert not np.array_equal(pixels("first.png"), pixels("image.png"))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--negative-prompt", "c"],
+        ["--scheduler", "EulerAncestralDiscrete"],
+        ["--eta", "1"],
+        ["--guidance-scale", "3"],
+        ["--settings", "sd15_x16"],
+        ["--lora", "LORA"],
+    ],
+    ids=lambda option: option[0],
+)
+def test_every_option_changes_the_image(tmp_path, save_pipeline, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    folder = save_pipeline("sd15")
+    if option[0] == "--lora":
+        pipe = StableDiffusionPipeline.from_pretrained(folder)
+        pipe.unet.add_adapter(LoraConfig(r=2, lora_alpha=4, target_modules=["to_q"], init_lora_weights=False))
+        pipe.save_lora_weights("LORA", get_peft_model_state_dict(pipe.unet))
+    for name, extra in (("plain.png", []), ("changed.png", option)):
+        assert main(["generate", "a b", "--model", str(folder), *SIZE, *extra, "--out", name]) == 0
+    assert not np.array_equal(pixels("plain.png"), pixels("changed.png"))
+
+
+def test_several_images_have_consecutive_seeds(tmp_path, pipe_folder, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shared = ["generate", "a b", "--model", str(pipe_folder), *SIZE, "--settings", "sd15_x4"]
+    assert main([*shared, "--seed", "5", "--number", "2", "--out", "many.png"]) == 0
+    assert capsys.readouterr().out.split() == ["many-5.png", "many-6.png"]
+    assert main([*shared, "--seed", "6", "--out", "one.png"]) == 0
+    assert np.array_equal(pixels("many-6.png"), pixels("one.png"))
+    assert main([*shared, "--seed", "6", "--number", "2", "--out", "many.png"]) == 2
+
+
+def test_guidance_is_the_familys_own(tmp_path, save_pipeline, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for family, expected in (("sd15", 7.5), ("sdxl", 5.0)):
+        out = f"{family}.png"
+        assert main(["generate", "a b", "--model", str(save_pipeline(family)), *SIZE, "--out", out]) == 0
+        assert json.loads(Image.open(out).text["scalecrafter"])["guidance_scale"] == expected
+
+
+def test_weights_are_loaded_in_their_precision(pipe_folder):
+    """Without a copy in float32 before."""
+    arguments = build_parser().parse_args(["generate", "x", "--model", str(pipe_folder), "--dtype", "bfloat16"])
+    pipe = load_pipeline(arguments)
+    assert {p.dtype for part in (pipe.unet, pipe.vae, pipe.text_encoder) for p in part.parameters()} == {
+        torch.bfloat16
+    }
+
+
 GENERATE = ["generate", "x", "--model", "/nowhere", "--height", "64", "--width", "64"]
 
 
@@ -40,6 +119,9 @@ GENERATE = ["generate", "x", "--model", "/nowhere", "--height", "64", "--width",
         ([*GENERATE, "--out", "image.jpg"], "image.jpg must end in .png"),
         ([*GENERATE, "--out", "/nowhere/image.png"], "no folder /nowhere for the image"),
         ([*GENERATE, "--steps", "0"], "--steps must be at least 1"),
+        ([*GENERATE, "--number", "0"], "--number must be at least 1"),
+        (["generate", "x", "--model", "/nowhere"], "missing: --height, --width"),
+        (["generate", "--from", "/nowhere.png"], "nowhere.png"),
     ],
 )
 def test_errors_are_one_line(arguments, message, capsys):
@@ -47,3 +129,16 @@ def test_errors_are_one_line(arguments, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_other_images_schedulers_and_noise_are_refused(tmp_path, pipe_folder, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("other.png")
+    shared = ["generate", "a b", "--model", str(pipe_folder), *SIZE, "--settings", "sd15_x4"]
+    for arguments, message in (
+        (["generate", "--from", "other.png"], "other.png was not generated by scalecrafter"),
+        ([*shared, "--scheduler", "FlowMatchEulerDiscrete"], "is none that this pipeline accepts: DDIM, "),
+        ([*shared, "--scheduler", "EulerDiscrete", "--eta", "1"], "EulerDiscreteScheduler has no --eta"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
