@@ -1,4 +1,6 @@
-"""The command line: `scalecrafter generate PROMPT --model ID_OR_DIR ...` and `scalecrafter settings [NAME]`."""
+"""The command line: `scalecrafter generate PROMPT --model ID_OR_DIR ...`, `scalecrafter upscale IMAGE --model ...` and
+`scalecrafter settings [NAME]`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import argparse
 import inspect
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,8 @@ def show_settings(name: str | None) -> None:
 
 
 def load_pipeline(arguments: argparse.Namespace) -> Any:
-    """The text-to-image pipeline of a local folder or hub id, from safetensors only, on a GPU if there is one, with
-    the scheduler and LoRA that are asked for.
+    """The pipeline of a local folder or hub id: text-to-image, or image-to-image for `upscale`. From safetensors only,
+    on a GPU if there is one, with the scheduler and LoRA that are asked for.
 
     Raises:
         ValueError: a damaged weights file, or a scheduler that the pipeline does not accept.
@@ -42,7 +44,8 @@ def load_pipeline(arguments: argparse.Namespace) -> Any:
     name = "dtype" if diffusers.__version__ >= "0.42" else "torch_dtype"  # renamed in 0.42
     options = {name: kind, "variant": arguments.variant, "use_safetensors": True}
     try:
-        pipe = diffusers.AutoPipelineForText2Image.from_pretrained(arguments.model, **options)
+        kinds = {"generate": diffusers.AutoPipelineForText2Image, "upscale": diffusers.AutoPipelineForImage2Image}
+        pipe = kinds[arguments.command].from_pretrained(arguments.model, **options)
         if arguments.lora is not None:
             pipe.load_lora_weights(arguments.lora, use_safetensors=True)
     except SafetensorError as error:
@@ -87,7 +90,25 @@ def output_paths(arguments: argparse.Namespace) -> list[Path]:
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """Generate the images one by one and write each as PNG, whose metadata is what generates it again."""
+    """Generate images of a prompt."""
+    size = {"height": arguments.height, "width": arguments.width}
+    write_images(arguments, size, size)
+
+
+def upscale(arguments: argparse.Namespace) -> None:
+    """Enlarge an image, and denoise it at the new size."""
+    with Image.open(arguments.image) as opened:
+        image = opened.convert("RGB")
+    width, height = (round(side * arguments.scale / LATENT_PX) * LATENT_PX for side in image.size)
+    enlarged = image.resize((width, height), Image.Resampling.LANCZOS)
+    given = {"image": enlarged, "strength": arguments.strength}
+    write_images(arguments, {"height": height, "width": width}, given)
+
+
+def write_images(arguments: argparse.Namespace, size: dict[str, int], given: dict[str, Any]) -> None:
+    """Sample the images one by one, with what is ``given`` to the pipeline, and write each as PNG, whose metadata is
+    what generates it again.
+    """
     import torch
 
     from scalecrafter.enable import enable
@@ -102,29 +123,30 @@ def generate(arguments: argparse.Namespace) -> None:
         arguments.guidance_scale = 5.0 if model_family(pipe.unet) == "sdxl" else 7.5
     if arguments.eta and "eta" not in inspect.signature(pipe.scheduler.step).parameters:
         raise ValueError(f"{type(pipe.scheduler).__name__} has no --eta: use --scheduler DDIM")
-    with enable(pipe, height=arguments.height, width=arguments.width, settings=arguments.settings) as handle:
+    with enable(pipe, **size, settings=arguments.settings) as handle:
         for seed, path in enumerate(paths, start=arguments.seed):
             image = pipe(
                 arguments.prompt,
                 negative_prompt=arguments.negative_prompt,
-                height=arguments.height,
-                width=arguments.width,
                 num_inference_steps=arguments.steps,
                 guidance_scale=arguments.guidance_scale,
                 eta=arguments.eta,
                 generator=torch.Generator("cpu").manual_seed(seed),
+                **given,
             ).images[0]
             image.save(path, pnginfo=metadata(arguments, seed, handle.settings))
             print(path)
 
 
-NOT_STORED = ("command", "out", "number", "force", "source")
+LATENT_PX = 8  # pixels of an image for each of its latent, along a side
+NOT_STORED = ("out", "number", "force", "source")
 
 
 def metadata(arguments: argparse.Namespace, seed: int, settings: Settings) -> PngInfo:
     """PNG text chunks: the prompt, and all arguments with the resolved settings as JSON."""
     info = PngInfo()
-    values = {name: value for name, value in vars(arguments).items() if name not in NOT_STORED}
+    stored = {name: value for name, value in vars(arguments).items() if name not in NOT_STORED}
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in stored.items()}
     info.add_text("prompt", arguments.prompt)
     info.add_text("scalecrafter", json.dumps(values | {"seed": seed, "settings": settings.to_dict()}))
     return info
@@ -137,6 +159,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
     if stored is None:
         raise ValueError(f"{path} was not generated by scalecrafter: it has no such metadata")
     values: dict[str, Any] = json.loads(stored)
+    if values.pop("command", "generate") != "generate":
+        raise ValueError(f"{path} is an enlarged image: scalecrafter upscale generates it again from what it enlarged")
     return values
 
 
@@ -148,15 +172,29 @@ def build_parser(stored: Mapping[str, Any] | None = None) -> argparse.ArgumentPa
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("settings", help="list the shipped settings, or show one")
     listing.add_argument("name", nargs="?")
-    sample = commands.add_parser("generate", help="generate images")
-    add = sample.add_argument
-    add("prompt", nargs="?")
-    add("--from", type=Path, dest="source", metavar="PNG", help="take what is not given here from a generated image")
+    sample = commands.add_parser("generate", help="generate images of a prompt")
+    sample.add_argument("prompt", nargs="?")
+    sample.add_argument(
+        "--from", type=Path, dest="source", metavar="PNG", help="take what is not given here from a generated image"
+    )
+    sample.add_argument("--height", type=int, help="pixels")
+    sample.add_argument("--width", type=int, help="pixels")
+    enlarge = commands.add_parser("upscale", help="enlarge an image, and denoise it at the new size")
+    enlarge.add_argument("image", type=Path)
+    enlarge.add_argument("--prompt", default="", help="what the image shows")
+    enlarge.add_argument("--scale", type=float, default=2.0, help="of both sides (default: 2)")
+    enlarge.add_argument("--strength", type=float, default=0.5, help="share of the steps: 0 to 1 (default: 0.5)")
+    for command in (sample, enlarge):
+        add_sampling(command.add_argument)
+    sample.set_defaults(**(stored or {}))
+    return parser
+
+
+def add_sampling(add: Callable[..., Any]) -> None:
+    """The options that both ways of sampling have."""
     add("--model", help="folder of a diffusers pipeline, or a hub id")
     add("--variant", help="of the weight files, as fp16")
     add("--lora", help="folder or file of LoRA weights, or a hub id")
-    add("--height", type=int, help="pixels")
-    add("--width", type=int, help="pixels")
     add("--settings", default="auto", help="auto, a shipped name or a YAML file")
     add("--negative-prompt")
     add("--scheduler", help="of diffusers, as DDIM or DPMSolverMultistep (default: the pipeline's own)")
@@ -168,18 +206,18 @@ def build_parser(stored: Mapping[str, Any] | None = None) -> argparse.ArgumentPa
     add("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
     add("--out", type=Path, default=Path("image.png"))
     add("--force", action="store_true", help="overwrite existing files")
-    sample.set_defaults(**(stored or {}))
-    return parser
+
+
+REQUIRED = {"generate": ("prompt", "model", "height", "width"), "upscale": ("model",), "settings": ()}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The arguments; those of ``--from`` stand in for what is not given. ValueError if one is missing."""
     arguments = build_parser().parse_args(argv)
-    if arguments.command != "generate":
-        return arguments
-    if arguments.source is not None:
-        arguments = build_parser(read_metadata(arguments.source)).parse_args(argv)
-    missing = [name for name in ("prompt", "model", "height", "width") if getattr(arguments, name) is None]
+    source = getattr(arguments, "source", None)
+    if source is not None:
+        arguments = build_parser(read_metadata(source)).parse_args(argv)
+    missing = [name for name in REQUIRED[arguments.command] if getattr(arguments, name) is None]
     if missing:
         raise ValueError(f"missing: {', '.join(name if name == 'prompt' else f'--{name}' for name in missing)}")
     return arguments
@@ -191,8 +229,10 @@ def main(argv: list[str] | None = None) -> int:
         arguments = parse(argv)
         if arguments.command == "settings":
             show_settings(arguments.name)
-        else:
+        elif arguments.command == "generate":
             generate(arguments)
+        else:
+            upscale(arguments)
     except (ValueError, OSError) as error:
         print(f"scalecrafter: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 
+import scalecrafter
 from scalecrafter.cli import build_parser, load_pipeline, main
 from scalecrafter.settings import available_settings
 
@@ -142,3 +143,32 @@ def test_other_images_schedulers_and_noise_are_refused(tmp_path, pipe_folder, mo
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_upscale_denoises_the_enlarged_image(tmp_path, save_pipeline, monkeypatch, capsys):
+    """As diffusers' image-to-image does with the method enabled at the larger size."""
+    monkeypatch.chdir(tmp_path)
+    small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(np.uint8))
+    small.save("small.png")
+    options = ["--model", str(save_pipeline("sd15")), "--steps", "4", "--prompt", "a b", "--settings", "sd15_x4"]
+    for strength, out in (("0.5", "half.png"), ("1", "whole.png")):
+        assert main(["upscale", "small.png", *options, "--strength", strength, "--out", out]) == 0
+    pipe = StableDiffusionImg2ImgPipeline.from_pretrained(save_pipeline("sd15"))
+    pipe.set_progress_bar_config(disable=True)
+    with scalecrafter.enable(pipe, height=64, width=96, settings="sd15_x4"):
+        expected = pipe(
+            "a b",
+            image=small.resize((96, 64), Image.Resampling.LANCZOS),
+            strength=0.5,
+            num_inference_steps=4,
+            guidance_scale=7.5,
+            generator=torch.Generator().manual_seed(0),
+        ).images[0]
+    assert np.array_equal(pixels("half.png"), np.asarray(expected))
+    assert not np.array_equal(pixels("half.png"), pixels("whole.png"))
+    assert main(["upscale", "small.png", *options, "--scale", "3", "--out", "large.png"]) == 0
+    assert pixels("large.png").shape == (96, 144, 3)
+    assert main(["generate", "--from", "half.png", "--out", "again.png"]) == 2
+    assert "is an enlarged image" in capsys.readouterr().err
+    assert main(["upscale", "small.png"]) == 2
+    assert "missing: --model" in capsys.readouterr().err
