@@ -128,7 +128,7 @@ class MultiDiffusion(UNetMethod):
         for start in range(0, len(parts), self.window_batch):
             chosen = parts[start : start + self.window_batch]
             count, batch = len(chosen), len(chosen[0])
-            batched_args, batched = map_batch((args, kwargs), batch, partial(repeat_batch, count=count))
+            batched_args, batched = map_batch((args, kwargs), (batch,), partial(repeat_batch, count=count))
             if self.crop_coordinates and "time_ids" in (batched.get("added_cond_kwargs") or {}):
                 corners = [windows.corners[i] for i in indices[start : start + count]]
                 batched = place_windows(batched, corners, batch, vae_scale_factor(pipe))

@@ -8,12 +8,19 @@ from typing import Any
 from torch import Tensor
 
 
-def map_batch(value: Any, batch: int, change: Callable[[Tensor], Tensor]) -> Any:
-    """Apply ``change`` to every tensor whose first dimension is ``batch``, also inside tuples, lists and dicts."""
+def batch_sizes(sample: Tensor) -> tuple[int, ...]:
+    """First dimensions that arguments of a U-Net call with ``sample`` may have: that of ``sample``, and for a video
+    (N, C, frames, H, W) also one for each of its frames, as AnimateDiff's prompts have.
+    """
+    return (len(sample), len(sample) * sample.shape[2]) if sample.ndim == 5 else (len(sample),)
+
+
+def map_batch(value: Any, batches: tuple[int, ...], change: Callable[[Tensor], Tensor]) -> Any:
+    """Apply ``change`` to every tensor whose first dimension is in ``batches``, in tuples, lists and dicts too."""
     if isinstance(value, Tensor):
-        return change(value) if value.ndim and value.shape[0] == batch else value
+        return change(value) if value.ndim and value.shape[0] in batches else value
     if isinstance(value, dict):
-        return {key: map_batch(item, batch, change) for key, item in value.items()}
+        return {key: map_batch(item, batches, change) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return type(value)(map_batch(item, batch, change) for item in value)
+        return type(value)(map_batch(item, batches, change) for item in value)
     return value

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from scalecrafter.auto import auto_settings
-from scalecrafter.batch import map_batch
+from scalecrafter.batch import batch_sizes, map_batch
 from scalecrafter.convolutions import find_convolutions
 from scalecrafter.disperse import Dispersion
 from scalecrafter.freeu import freeu_hook, freeu_plan
@@ -116,7 +116,7 @@ class Handle:
         if not self._base_pass:
             self._damped = self._step < self.settings.noise_damped_tau and self._is_guided(len(sample))
             if self._damped:  # taken before the call, which empties the list of an adapter's residuals
-                self._unconditional = map_batch((args, kwargs), len(sample), lambda pairs: pairs.chunk(2)[0])
+                self._unconditional = map_batch((args, kwargs), batch_sizes(sample), lambda both: both.chunk(2)[0])
         self._factors, self._dispersed = self.settings.at(self._step, base_pass=self._base_pass)
 
     def _after_call(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -194,8 +194,8 @@ def enable(
     """Enable ScaleCrafter for sampling above the training resolution.
 
     Args:
-        pipe: any pipeline with a UNet2DConditionModel at ``.unet`` (SD 1.x, 2.x, SDXL; text-to-image, img2img,
-            inpaint, ControlNet), with any scheduler and number of steps.
+        pipe: any pipeline with a U-Net at ``.unet`` (SD 1.x, 2.x, SDXL: text-to-image, img2img, inpaint, ControlNet;
+            video: AnimateDiff, ModelScope, Stable Video Diffusion), with any scheduler and number of steps.
         height, width: size of the images to be sampled, in pixels; calls at another size raise. Without them each
             call is sampled with the settings for its own size, and at the training area or below by the plain model.
         settings: "auto" (chosen by model family and size, see `auto_settings`), a `Settings`, or what `Settings.load`

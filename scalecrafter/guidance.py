@@ -30,6 +30,8 @@ HALVES = {
     *(f"StableDiffusionXL{kind}Pipeline" for kind in COMMON),
     *(f"StableDiffusionXLControlNetUnion{kind}Pipeline" for kind in ("", "Img2Img", "Inpaint")),
     *("KolorsPipeline", "KolorsImg2ImgPipeline"),
+    *(f"AnimateDiff{kind}Pipeline" for kind in ("", "ControlNet", "SDXL", "VideoToVideo", "VideoToVideoControlNet")),
+    *("TextToVideoSDPipeline", "VideoToVideoSDPipeline", "StableVideoDiffusionPipeline"),
 }
 MODULAR = "diffusers.modular_pipelines"
 

@@ -40,24 +40,30 @@ def model_family(unet: Any) -> str | None:
     return FAMILIES.get((width, len(unet.config.block_out_channels))) if isinstance(width, int) else None
 
 
+UNETS = (
+    "UNet2DConditionModel",
+    *("UNetMotionModel", "UNet3DConditionModel", "UNetSpatioTemporalConditionModel"),  # video: frames are images
+)
+
+
 def check_unet(pipe: Any) -> None:
-    """ValueError if the pipeline has no UNet2DConditionModel, or a compiled one."""
-    from diffusers import UNet2DConditionModel
+    """ValueError if the pipeline's U-Net is none of `UNETS`, or is compiled."""
+    import diffusers
 
     unet = getattr(pipe, "unet", None)
     if unet is None:
         reason = "has a transformer" if getattr(pipe, "transformer", None) is not None else "has no U-Net"
         raise ValueError(
-            f"{type(pipe).__name__} {reason}: ScaleCrafter dilates the convolutions of a UNet2DConditionModel "
-            "(Stable Diffusion 1.x, 2.x, SDXL)"
+            f"{type(pipe).__name__} {reason}: ScaleCrafter dilates the convolutions of a U-Net "
+            "(Stable Diffusion 1.x, 2.x, SDXL, AnimateDiff, ModelScope, Stable Video Diffusion)"
         )
     if hasattr(unet, "_orig_mod") or getattr(unet, "_compiled_call_impl", None) is not None:
         raise ValueError(
             "the pipeline's U-Net is compiled, and a compiled graph cannot follow the timestep: "
             "enable the method on the uncompiled U-Net"
         )
-    if not isinstance(unet, UNet2DConditionModel):
-        raise ValueError(f"the pipeline's U-Net is a {type(unet).__name__}, not a UNet2DConditionModel")
+    if not isinstance(unet, tuple(getattr(diffusers, name) for name in UNETS)):
+        raise ValueError(f"the pipeline's U-Net is a {type(unet).__name__}, not one of {', '.join(UNETS)}")
 
 
 def check_sides(pipe: Any, height: int, width: int) -> None:
