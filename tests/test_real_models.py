@@ -70,7 +70,7 @@ def job(laion, inception_file, tmp_path):
     ("family", "methods", "crops"),
     [
         ("sd15", ["direct", "scalecrafter"], "64:1"),
-        ("sd21", ["scalecrafter"], "null"),
+        pytest.param("sd21", ["scalecrafter"], "null", marks=pytest.mark.slow),  # differs from sd15 by its settings
         ("sdxl", ["scalecrafter"], "null"),
     ],
 )

@@ -242,7 +242,7 @@ def test_model_too_large_for_the_device_is_planned_but_not_timed(tiny, monkeypat
 
 def test_runs_that_cannot_be_planned_raise(tiny, tmp_path, save_pipeline):
     with pytest.raises(ValueError, match="nearest size is"):
-        plan_text([[*tiny, "resolution.scale_width=2.25"]])
+        plan_text([[*tiny, "resolution.scale_width=2.0625"]])
     with pytest.raises(ValueError, match="upscale_sd cannot be planned"):
         plan_text([[*tiny, "method=upscale_sd", "metrics=none"]])
     copy = shutil.copytree(save_pipeline("sd15"), tmp_path / "copy")

@@ -114,6 +114,7 @@ def test_without_guidance_damping_is_off_with_one_warning(pipe):
     assert np.array_equal(*images)
 
 
+@pytest.mark.filterwarnings("ignore:noise damping is off")
 @pytest.mark.parametrize("scale", [1.0, 7.5])
 def test_the_pipeline_that_calls_says_whether_there_is_guidance(pipe, scale):
     """Not the one that the method was enabled on: they share a U-Net, and each keeps the scale of its latest call."""

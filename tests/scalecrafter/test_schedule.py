@@ -21,6 +21,8 @@ from diffusers import (
 from scalecrafter.schedule import factors_at, reference_step, training_timestep
 from scalecrafter.settings import Settings, available_settings
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")  # in diffusers
+
 DDIM = DDIMScheduler(beta_schedule="scaled_linear", set_alpha_to_one=False, steps_offset=1)
 
 
