@@ -17,6 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors import SafetensorError
 
+from scalecrafter.pipeline import dtype_argument
 from scalecrafter.settings import Settings, available_settings
 
 
@@ -41,8 +42,7 @@ def load_pipeline(arguments: argparse.Namespace) -> Any:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     default = torch.float16 if device == "cuda" else torch.float32
     kind = default if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
-    name = "dtype" if diffusers.__version__ >= "0.42" else "torch_dtype"  # renamed in 0.42
-    options = {name: kind, "variant": arguments.variant, "use_safetensors": True}
+    options = {dtype_argument(): kind, "variant": arguments.variant, "use_safetensors": True}
     try:
         kinds = {"generate": diffusers.AutoPipelineForText2Image, "upscale": diffusers.AutoPipelineForImage2Image}
         pipe = kinds[arguments.command].from_pretrained(arguments.model, **options)

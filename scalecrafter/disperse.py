@@ -93,7 +93,7 @@ class Dispersion:
     """Disperses the kernel of a convolution for one call.
 
     Kernels are not kept: those of Stable Diffusion at 16 times the area take more memory than its U-Net, making them
-    is 21 of a step's 85,000 GFLOP, and so they follow every change of the weight (LoRA, offloading). A kernel spans
+    is 21 GFLOP a step, and so they follow every change of the weight (LoRA, offloading). A kernel spans
     what a factor of ``scale`` would span, so the layer's factor is divided by ``scale``.
 
     Args:

@@ -207,8 +207,7 @@ def enable(
     Raises:
         ValueError: unsupported or already enabled pipeline, size that does not fit the model, or settings that do not
             exist or do not fit. The pipeline is left unchanged. Later, when the pipeline is called: another size than
-            the given one, noise-damped guidance without classifier-free guidance, or NaN from the U-Net in half
-            precision.
+            the given one, guidance of a kind that cannot be damped, or NaN from the U-Net in half precision.
     """
     check_can_be_enabled(pipe)
     chosen = settings if isinstance(settings, Settings) or settings == "auto" else Settings.load(settings)
@@ -226,14 +225,19 @@ def enable(
     return Handle(pipe, lambda h, w: settings_at(h, w) if is_above_training(pipe, h, w) else Settings(), None)
 
 
+def enabled_handle(pipe: Any) -> Handle | None:
+    """The handle that is enabled on the pipeline's U-Net."""
+    return _enabled[pipe.unet]() if pipe.unet in _enabled else None
+
+
 def active(pipe: Any) -> Settings | None:
     """The settings that are enabled on a pipeline, or on another one that shares its U-Net; None if there are none."""
-    handle = _enabled[pipe.unet]() if pipe.unet in _enabled else None
+    handle = enabled_handle(pipe)
     return None if handle is None else handle.settings
 
 
 def disable(pipe: Any) -> None:
     """Restore a pipeline without its handle, which may be lost; nothing happens if the method is not enabled on it."""
-    handle = _enabled[pipe.unet]() if pipe.unet in _enabled else None
+    handle = enabled_handle(pipe)
     if handle is not None:
         handle.disable()

@@ -27,6 +27,13 @@ def size_multiple(pipe: Any) -> int:
     return vae_scale_factor(pipe) * int(2 ** (len(pipe.unet.config.block_out_channels) - 1))
 
 
+def dtype_argument() -> str:
+    """What diffusers' ``from_pretrained`` calls the precision of the weights; renamed in 0.42."""
+    import diffusers
+
+    return "dtype" if diffusers.__version__ >= "0.42" else "torch_dtype"
+
+
 def sampling_timesteps(pipe: Any, steps: int) -> list[float]:
     """All timesteps of a sampling run, in order; the pipeline's own scheduler is left unchanged."""
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)

@@ -17,9 +17,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, Sta
 
 from experiments.scenes import WEIGHTS
 from experiments.setup.weights import RESTORE, fetch, locate_vae, locate_weights, weights_digest
-from scalecrafter.pipeline import training_size
+from scalecrafter.pipeline import dtype_argument, training_size
 
-DTYPE = "dtype" if diffusers.__version__ >= "0.42" else "torch_dtype"  # renamed in 0.42
 DTYPES = ("float32", "float16", "bfloat16")
 PIPELINES = {
     "StableDiffusionPipeline": StableDiffusionPipeline,
@@ -126,7 +125,7 @@ def pipeline_named(name: Any, folder: Path) -> Any:
 def loading_options(kind: Any, dtype: str) -> dict[str, Any]:
     """Options shared by both loaders. The safety checker would black out images that are to be scored."""
     checker = {"safety_checker": None, "feature_extractor": None} if kind is StableDiffusionPipeline else {}
-    return {DTYPE: getattr(torch, dtype), "local_files_only": True, **checker}
+    return {dtype_argument(): getattr(torch, dtype), "local_files_only": True, **checker}
 
 
 def load_folder(source: ModelSource, folder: Path, dtype: str) -> Any:
@@ -159,7 +158,7 @@ def load_file(source: ModelSource, file: Path, dtype: str) -> Any:
 
 def load_vae(folder: Path, dtype: str) -> Any:
     try:
-        return AutoencoderKL.from_pretrained(folder, use_safetensors=True, **{DTYPE: getattr(torch, dtype)})
+        return AutoencoderKL.from_pretrained(folder, use_safetensors=True, **{dtype_argument(): getattr(torch, dtype)})
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"the autoencoder at {folder} is incomplete or damaged ({reason}): copy it again") from error
