@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -62,12 +63,14 @@ def prepare_folder(run: Run) -> None:
     if existing.exists() and existing.read_text(encoding="utf-8") != text:
         raise ValueError(f"{folder} holds a run with another configuration: move it away or set paths.runs")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    needed = disk_needed(run.height, run.width, len(run.prompts))
+    missing = {prompt.id for prompt in run.prompts} - finished_ids(folder)
+    needed = disk_needed(run.height, run.width, len(missing))
     if shutil.disk_usage(folder.parent).free < needed:
         raise OSError(f"the disk of {folder.parent} has less than the {needed / 1e6:.0f} MB that this run may need")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     write_atomically(existing, text.encode())
-    write_atomically(folder / "environment.json", (json.dumps(environment(), indent=2) + "\n").encode())
+    if missing:
+        write_atomically(folder / "environment.json", (json.dumps(environment(), indent=2) + "\n").encode())
 
 
 def is_complete(run: Run) -> bool:
@@ -96,15 +99,16 @@ def generate_missing(run: Run, prompts: Sequence[Prompt], records: Sequence[Reco
 
 
 def generate_batch(run: Run, prompts: Sequence[Prompt], manifest: str = NAME) -> list[Record]:
-    """Generate the images of some prompts and save them, with a line on what they cost."""
+    """Generate the images of some prompts and save them, with a line on where and at what cost."""
     seeds = [prompt_seed(run.seed, prompt.id) for prompt in prompts]
     request = Request([p.text for p in prompts], seeds, run.height, run.width, run.sampler)
     pipe, tiled = run.model.load(), run.model.tiles(run.height, run.width)
     started = time.perf_counter()
     with counted_evaluations(pipe.unet) as evaluations, tiled_decoding(pipe.vae) if tiled else nullcontext():
         images = run.method.generate(pipe, request)
-    cost = {"images": len(prompts), "seconds": round(time.perf_counter() - started, 3)}
-    append_line(run.folder / manifest.replace("manifest", "costs"), cost | {"unet_evaluations": sum(evaluations)})
+    cost: dict[str, Any] = {"images": len(prompts), "seconds": round(time.perf_counter() - started, 3)}
+    cost |= {"unet_evaluations": sum(evaluations), "device": environment()["device"], "dtype": run.model.dtype}
+    append_line(run.folder / manifest.replace("manifest", "costs"), cost)
     return [
         save_image(run.folder, image, prompt_id=prompt.id, prompt=prompt.text, seed=seed, manifest=manifest)
         for image, prompt, seed in zip(images, prompts, seeds, strict=True)

@@ -1,9 +1,9 @@
 """The record of a run's images, and how they reach the disk: a crash loses at most the batch in flight.
 
 An image is written to a temporary name, synced and renamed; only then is its line appended to the manifest. An image
-without a valid line is generated again. Lines hold nothing that differs between two runs with the same identity. While
-processes generate shards of a run in parallel, each appends to a manifest of its own; together they are one, and in
-the end they become one file.
+without a valid line is generated again, and set aside, not deleted. Lines hold nothing that differs between two runs
+with the same identity. While processes generate shards of a run in parallel, each appends to a manifest of its own;
+together they are one, and in the end they become one file.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +25,10 @@ from PIL import Image
 
 from eval.files import write_atomically
 
-NAME = "manifest.jsonl"
+NAME, QUARANTINE = "manifest.jsonl", "quarantine"
+IMAGE_FILE = re.compile(r"images/[^/\\]+")  # nothing outside the run folder
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,24 +67,54 @@ def finished_ids(folder: Path) -> set[str]:
 def manifest_lines(folder: Path) -> Iterator[Record]:
     """Every whole line of the manifests."""
     for path in manifests(folder):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_lines(path):
             try:
-                yield Record(**json.loads(line))
-            except (json.JSONDecodeError, TypeError):
-                continue  # torn by a crash
+                record = Record(**line)
+            except TypeError:
+                continue
+            if IMAGE_FILE.fullmatch(str(record.file)):
+                yield record
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON lines file; lines that are damaged, or torn by a crash, are skipped."""
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(values, dict):
+            yield values
 
 
 def merge_manifests(folder: Path, records: list[Record]) -> None:
-    """Make one manifest, sorted by id, and remove images and temporary files that no record names."""
+    """Make one manifest, sorted by id; remove temporary files, and set aside images that no record names."""
     lines = "".join(json.dumps(asdict(record)) + "\n" for record in sorted(records, key=lambda r: r.id))
     named = {record.file for record in records}
-    for path in [*folder.glob("images/*"), *folder.glob("*.tmp")]:
+    for path in [*folder.glob("*.tmp"), *folder.glob("images/*.tmp")]:
+        path.unlink()
+    for path in folder.glob("images/*"):
         if path.relative_to(folder).as_posix() not in named:
-            path.unlink()
+            set_aside(path)
+    for path in folder.glob(f"{QUARANTINE}/*"):
+        again = folder / "images" / path.name
+        if again.is_file() and again.read_bytes() == path.read_bytes():
+            path.unlink()  # generated again, with the same bytes
     write_atomically(folder / NAME, lines.encode())
     for path in manifests(folder):
         if path.name != NAME:
             path.unlink()
+
+
+def set_aside(image: Path) -> None:
+    """Move an image without a valid record out of the way: if its manifest was damaged, it may be worth hours."""
+    folder = image.parent.parent / QUARANTINE
+    folder.mkdir(exist_ok=True)
+    place, count = folder / image.name, 1
+    while place.exists():
+        place, count = folder / f"{image.stem}-{count}{image.suffix}", count + 1
+    image.rename(place)
+    log.warning("%s has no valid record and is now at %s", image, place)
 
 
 def save_image(
@@ -96,8 +132,10 @@ def save_image(
 
 
 def append_line(path: Path, values: Mapping[str, object]) -> None:
-    """Append one JSON line, synced."""
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(values) + "\n")
+    """Append one JSON line, synced; a line that a crash has torn before it is ended first."""
+    with path.open("ab+") as stream:
+        if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
+            stream.write(b"\n")
+        stream.write(json.dumps(values).encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())

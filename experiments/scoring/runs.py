@@ -25,7 +25,7 @@ from eval.repetition import CopyCounter
 from eval.score import as_metrics, check_names, score_alone, score_features
 from eval.uncertainty import MINIMUM_IMAGES, estimate_mean
 from experiments.sampling.generate import generate_run, is_complete
-from experiments.sampling.manifest import read_records
+from experiments.sampling.manifest import read_lines, read_records
 from experiments.scenes.scene_features import SceneFeatures
 from experiments.scoring.feature_spaces import build_extractor, protocol_of
 from experiments.scoring.references import check_reference, reference_features
@@ -168,8 +168,7 @@ def window_repetition(images: Sequence[ImageFile], extractor: FeatureExtractor, 
 
 def costs_per_image(folder: Path) -> dict[str, float]:
     """Seconds and U-Net evaluations of one image, averaged over all batches that were generated."""
-    lines = (line for path in sorted(folder.glob("costs*.jsonl")) for line in path.read_text().splitlines())
-    entries = [json.loads(line) for line in lines]
+    entries = [entry for path in sorted(folder.glob("costs*.jsonl")) for entry in read_lines(path)]
     images = sum(entry["images"] for entry in entries)
     names = {"seconds": "seconds_per_image", "unet_evaluations": "unet_evaluations_per_image"}
     return {name: round(sum(e[key] for e in entries) / images, 3) for key, name in names.items()} if images else {}

@@ -1,6 +1,7 @@
 """Generating runs on a tiny real pipeline: files, resume, crashes, and what is refused."""
 
 import hashlib
+import json
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from experiments.sampling import generate
 from experiments.sampling.generate import generate_run
 from experiments.sampling.manifest import read_records
 from experiments.setup.compose import compose_config
+from experiments.setup.identity import environment
 from experiments.setup.runs import build_run
 from tests.commands import PATIENCE, start
 from tests.tiny import tiny_overrides
@@ -125,3 +127,24 @@ def test_a_full_disk_is_noticed_before_sampling(tiny, monkeypatch):
     with pytest.raises(OSError, match="less than the 1000000000000 MB that this run may need"):
         generate_run(run)
     assert not run.folder.exists()
+
+
+def test_images_that_exist_need_no_room(tiny, monkeypatch):
+    run = run_of(tiny)
+    folder = generate_run(run)
+    monkeypatch.setattr(generate, "disk_needed", lambda height, width, count: count * 10**18)
+    generate_run(run)
+    (folder / "images/000002.png").unlink()
+    (folder / "manifest.jsonl").write_text("".join((folder / "manifest.jsonl").read_text().splitlines(True)[:2]))
+    with pytest.raises(OSError, match="less than the 2000000000000 MB"):
+        generate_run(run)
+
+
+def test_a_look_at_a_finished_run_does_not_change_where_it_was_made(tiny):
+    """Each batch names its device and precision; the versions are those of who generated last."""
+    folder = generate_run(run_of([*tiny, "batch_size=2"]))
+    costs = [json.loads(line) for line in (folder / "costs.jsonl").read_text().splitlines()]
+    assert [(c["images"], c["dtype"], c["device"]) for c in costs] == [(2, "float32", environment()["device"])] * 2
+    (folder / "environment.json").write_text('{"device": "another machine"}')
+    generate_run(run_of([*tiny, "batch_size=2"]))
+    assert json.loads((folder / "environment.json").read_text()) == {"device": "another machine"}
