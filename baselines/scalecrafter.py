@@ -21,8 +21,9 @@ class ScaleCrafter(UNetMethod):
 
     Args:
         settings: "auto", a `Settings`, or what `Settings.load` accepts.
-        changes: for ablations, fields of the settings to replace; None values are ignored.
-        radius: for ablations, the factor of every layer that the settings dilate.
+        changes: for ablations, fields of the settings to replace; None values are ignored. Between the sizes of two
+            tables factors and windows are replaced in both.
+        radius: for ablations, the factor of every layer that the settings dilate, likewise.
         tables: area ratio to the training size -> settings file, from which "auto" chooses; for models that the
             library ships no settings for.
     """
@@ -44,8 +45,10 @@ class ScaleCrafter(UNetMethod):
             found = Settings.load(self.settings)
         changes = {name: value for name, value in self.changes.items() if value is not None}
         if changes:
-            found = Settings.load(found.to_dict() | changes)
-        return found if self.radius is None else replace(found, dilation=dict.fromkeys(found.dilation, self.radius))
+            found = found.changed(changes)
+        if self.radius is None:
+            return found
+        return found.changed({"dilation": dict.fromkeys(found.dilation, self.radius)})
 
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
         """The effective settings, after checking that they fit the pipeline."""

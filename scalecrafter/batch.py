@@ -15,12 +15,18 @@ def batch_sizes(sample: Tensor) -> tuple[int, ...]:
     return (len(sample), len(sample) * sample.shape[2]) if sample.ndim == 5 else (len(sample),)
 
 
+# By name: tensors with one row for each of something else, of which there may be as many as the batch has.
+UNBATCHED = ("ip_adapter_masks",)
+
+
 def map_batch(value: Any, batches: tuple[int, ...], change: Callable[[Tensor], Tensor]) -> Any:
-    """Apply ``change`` to every tensor whose first dimension is in ``batches``, in tuples, lists and dicts too."""
+    """Apply ``change`` to every tensor whose first dimension is in ``batches``, in tuples, lists and dicts too, but
+    not under the keys of `UNBATCHED`.
+    """
     if isinstance(value, Tensor):
         return change(value) if value.ndim and value.shape[0] in batches else value
     if isinstance(value, dict):
-        return {key: map_batch(item, batches, change) for key, item in value.items()}
+        return {k: item if k in UNBATCHED else map_batch(item, batches, change) for k, item in value.items()}
     if isinstance(value, (tuple, list)):
         return type(value)(map_batch(item, batches, change) for item in value)
     return value

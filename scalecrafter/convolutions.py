@@ -18,12 +18,10 @@ def find_convolutions(unet: nn.Module, names: Iterable[str]) -> dict[str, list[n
         ValueError: a name is not a convolution of ``unet`` with an odd kernel and zero "same" padding, or is wrapped
             in an adapter other than plain LoRA.
     """
-    modules = dict(unet.named_modules())
-    known = [n.removesuffix(".base_layer") for n, m in modules.items() if is_spatial(m)]
     found: dict[str, list[nn.Conv2d]] = {}
     for name in names:
-        module = modules.get(name)
-        parts: list[Any] = [module]
+        module: Any = module_at(unet, name)
+        parts = [module]
         if module is not None and hasattr(module, "base_layer"):
             dora = getattr(module, "lora_variant", None) or any(getattr(module, "use_dora", {}).values())
             if not hasattr(module, "lora_A") or dora:
@@ -33,6 +31,7 @@ def find_convolutions(unet: nn.Module, names: Iterable[str]) -> dict[str, list[n
                 )
             parts = [module.base_layer, *module.lora_A.values()]
         if not all(is_spatial(part) for part in parts):
+            known = [n.removesuffix(".base_layer") for n, m in unet.named_modules() if is_spatial(m)]
             raise ValueError(
                 f"the settings name {name!r}, which is not a 3x3 convolution of this U-Net{nearest_names(name, known)}"
             )
@@ -40,6 +39,14 @@ def find_convolutions(unet: nn.Module, names: Iterable[str]) -> dict[str, list[n
             raise ValueError(f"{name} pads with {parts[0].padding_mode!r}, but re-dilation supports zero padding only")
         found[name] = parts
     return found
+
+
+def module_at(unet: nn.Module, name: str) -> nn.Module | None:
+    """The module of this name, or None; a look-up, where listing all modules takes milliseconds of every call."""
+    try:
+        return unet.get_submodule(name)
+    except AttributeError:
+        return None
 
 
 def is_spatial(module: nn.Module | None) -> bool:

@@ -7,7 +7,6 @@ backbone channels, which differ from those blocks in Stable Diffusion 1.x and 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,11 +38,11 @@ class FreeU:
                 raise ValueError(f"freeu.{name} must be a number of at least 0, not {value!r}")
 
 
-def freeu_plan(unet: Any, freeu: FreeU) -> list[tuple[nn.Module, int, float, float]]:
-    """(resnet, backbone channels, b, s) for each resnet that FreeU acts on."""
+def freeu_plan(unet: Any, freeu: FreeU) -> dict[nn.Module, tuple[int, float, float]]:
+    """Each resnet that FreeU acts on -> (backbone channels, b, s)."""
     stages = ((freeu.b1, freeu.s1), (freeu.b2, freeu.s2))
     widths = sorted(set(unet.config.block_out_channels), reverse=True)[:2]
-    plan, below = [], unet.config.block_out_channels[-1]
+    plan, below = {}, unet.config.block_out_channels[-1]
     for index, block in enumerate(unet.up_blocks):
         for resnet in block.resnets:
             if freeu.form == "diffusers":
@@ -51,18 +50,16 @@ def freeu_plan(unet: Any, freeu: FreeU) -> list[tuple[nn.Module, int, float, flo
             else:
                 stage = widths.index(below) if below in widths else len(stages)
             if stage < len(stages):
-                plan.append((resnet, below, *stages[stage]))
+                plan[resnet] = (below, *stages[stage])
             below = resnet.out_channels
     return plan
 
 
-def freeu_hook(below: int, b: float, s: float) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    """Pre-forward hook for a resnet with input [backbone (``below`` channels), skip]."""
+def amplified(x: Tensor, below: int, b: float, s: float) -> Tensor:
+    """The input of a resnet, (N, C, H, W) with the backbone's ``below`` channels before the skip connection's: half of
+    the backbone times b, the low frequencies of the skip connection times s.
+    """
     from diffusers.utils.torch_utils import fourier_filter
 
-    def hook(resnet: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        x: Tensor = args[0]
-        strong, plain, skip = x.split([below // 2, below - below // 2, x.shape[1] - below], dim=1)
-        return (torch.cat([strong * b, plain, fourier_filter(skip, threshold=1, scale=s)], dim=1), *args[1:])
-
-    return hook
+    strong, plain, skip = x.split([below // 2, below - below // 2, x.shape[1] - below], dim=1)
+    return torch.cat([strong * b, plain, fourier_filter(skip, threshold=1, scale=s)], dim=1)

@@ -8,6 +8,7 @@ halves of one U-Net call. Rewriting these halves gives the paper's prediction wi
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -26,7 +27,7 @@ def noise_damped(base_uncond: Tensor, uncond: Tensor, cond: Tensor) -> tuple[Ten
 # Pipelines whose U-Net call holds the halves [uncond, cond], and whose guidance is u + w (c - u).
 COMMON = ("", "Img2Img", "Inpaint", "Adapter", "ControlNet", "ControlNetImg2Img", "ControlNetInpaint", "ControlNetXS")
 HALVES = {
-    *(f"StableDiffusion{kind}Pipeline" for kind in (*COMMON, "Depth2Img", "GLIGEN", "LDM3D", "Panorama", "Upscale")),
+    *(f"StableDiffusion{kind}Pipeline" for kind in (*COMMON, "Depth2Img", "GLIGEN", "LDM3D", "Upscale")),
     *(f"StableDiffusionXL{kind}Pipeline" for kind in COMMON),
     *(f"StableDiffusionXLControlNetUnion{kind}Pipeline" for kind in ("", "Img2Img", "Inpaint")),
     *("KolorsPipeline", "KolorsImg2ImgPipeline"),
@@ -36,27 +37,62 @@ HALVES = {
 MODULAR = "diffusers.modular_pipelines"
 
 
-def calling_pipeline(unet: Any) -> Any:
-    """The diffusers pipeline that is calling ``unet`` now, which may be another one than the method was enabled on;
-    None for a call from elsewhere.
+@dataclass(frozen=True)
+class Caller:
+    """Who calls a U-Net.
 
-    Raises:
-        ValueError: a modular pipeline is calling, which evaluates each branch of guidance by itself.
+    Args:
+        pipe: the diffusers pipeline that calls, or the given one for a call from elsewhere.
+        guided: whether the pipeline says that this call is guided.
+        modular: a modular pipeline calls, which evaluates each branch of guidance by itself.
     """
-    from diffusers import DiffusionPipeline
 
-    frame = sys._getframe(1)
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, DiffusionPipeline) and getattr(owner, "unet", None) is unet:
-            return owner
-        if frame.f_globals.get("__name__", "").startswith(MODULAR):
+    pipe: Any
+    guided: bool = True
+    modular: bool = False
+
+    def is_guided(self, batch: int) -> bool:
+        """Whether a call with this batch is guided; not at scale 1, nor in distilled models.
+
+        Raises:
+            ValueError: guidance of a kind that cannot be damped.
+        """
+        if self.modular:
             raise ValueError(
                 "modular pipelines evaluate the branches of guidance one by one, and noise-damped guidance needs both "
                 "in one call: use settings with noise_damped_tau 0"
             )
+        check_damping_possible(self.pipe)
+        if not self.guided:
+            return False
+        if batch % 2:
+            raise ValueError(
+                "noise-damped guidance needs classifier-free guidance, [uncond, cond] in one call: "
+                "use settings with noise_damped_tau 0"
+            )
+        if getattr(self.pipe, "guidance_rescale", 0.0) > 0:
+            raise ValueError(
+                "guidance_rescale uses the conditional prediction, which noise-damped guidance rewrites: "
+                "use guidance_rescale=0, or settings with noise_damped_tau 0"
+            )
+        return True
+
+
+def caller_of(unet: Any, pipe: Any) -> Caller:
+    """Who is calling ``unet`` now: any pipeline that holds it, not only ``pipe``, on which the method was enabled."""
+    from diffusers import DiffusionPipeline
+
+    name = "do_classifier_free_guidance"  # a property of most pipelines, a local variable in the older ones
+    frame = sys._getframe(1)
+    while frame is not None:
+        # Only methods are looked into: the values that a frame shows live as long as its function runs.
+        owner = frame.f_locals.get("self") if frame.f_code.co_varnames[:1] == ("self",) else None
+        if isinstance(owner, DiffusionPipeline) and getattr(owner, "unet", None) is unet:
+            return Caller(owner, bool(getattr(owner, name, frame.f_locals.get(name, True))))
+        if frame.f_globals.get("__name__", "").startswith(MODULAR):
+            return Caller(pipe, modular=True)
         frame = frame.f_back  # type: ignore[assignment]
-    return None
+    return Caller(pipe, bool(getattr(pipe, name, True)))
 
 
 def check_damping_possible(pipe: Any) -> None:
@@ -68,25 +104,3 @@ def check_damping_possible(pipe: Any) -> None:
             f"noise-damped guidance is not defined for {type(pipe).__name__}, whose guidance is not known to be "
             "u + w (c - u) of two halves of one call: set noise_damped_tau to 0"
         )
-
-
-def is_guided(pipe: Any, batch: int) -> bool:
-    """Whether a U-Net call of ``pipe`` with this batch is guided; not at scale 1, nor in distilled models.
-
-    Raises:
-        ValueError: guidance of a kind that cannot be damped.
-    """
-    check_damping_possible(pipe)
-    if getattr(pipe, "do_classifier_free_guidance", True) is False:
-        return False
-    if batch % 2:
-        raise ValueError(
-            "noise-damped guidance needs classifier-free guidance, [uncond, cond] in one call: "
-            "use settings with noise_damped_tau 0"
-        )
-    if getattr(pipe, "guidance_rescale", 0.0) > 0:
-        raise ValueError(
-            "guidance_rescale uses the conditional prediction, which noise-damped guidance rewrites: "
-            "use guidance_rescale=0, or settings with noise_damped_tau 0"
-        )
-    return True

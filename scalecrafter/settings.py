@@ -84,12 +84,15 @@ class Settings:
     def __reduce__(self) -> tuple[Any, ...]:
         return Settings.load, (self.to_dict(),)  # mapping proxies can be neither pickled nor copied
 
-    def at(self, step: int, *, base_pass: bool = False) -> tuple[dict[str, Factor], tuple[str, ...]]:
-        """Factors of the layers dilated at a reference step, and the names of those dispersed as well."""
+    def factors(self, step: int, *, base_pass: bool = False) -> dict[str, Factor]:
+        """Factors of the layers dilated at a reference step, in the main or the base pass."""
         if base_pass:
-            factors = factors_at(self.noise_damped_dilation, self.noise_damped_tau, self.progressive, step)
-        else:
-            factors = factors_at(self.dilation, self.tau, self.progressive, step)
+            return factors_at(self.noise_damped_dilation, self.noise_damped_tau, self.progressive, step)
+        return factors_at(self.dilation, self.tau, self.progressive, step)
+
+    def at(self, step: int, *, base_pass: bool = False) -> tuple[dict[str, Factor], tuple[str, ...]]:
+        """`factors` at a reference step, and the names of those layers dispersed as well."""
+        factors = self.factors(step, base_pass=base_pass)
         dispersed = self.dispersed if step < self.dispersed_tau else ()
         return factors, tuple(name for name in dispersed if name in factors)
 
@@ -117,20 +120,24 @@ class Settings:
             dispersion_eta=self.dispersion_eta if dispersed_tau else Settings.dispersion_eta,
         )
 
-    @classmethod
-    def load(cls, source: str | Path | Mapping[str, Any]) -> Settings:
+    @staticmethod
+    def load(source: str | Path | Mapping[str, Any]) -> Settings:
         """Load shipped settings by name, a YAML file by path, or a parsed mapping; groups of layers are expanded.
 
         Raises:
             ValueError: no such settings, an unknown key, or a value that `Settings` refuses; names the file if any.
         """
         if not isinstance(source, (str, Path)):
-            return cls(**parsed(source))
+            return from_values(source)
         path = settings_path(str(source))
         try:
-            return cls(**parsed(yaml.safe_load(path.read_text(encoding="utf-8")) or {}))
+            return from_values(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
         except (yaml.YAMLError, ValueError) as error:
             raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+
+    def changed(self, values: Mapping[str, Any]) -> Settings:
+        """The same settings with other values of some fields, given as in a YAML file; ValueError as `load`."""
+        return Settings.load(self.to_dict() | dict(values))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values as in a YAML file, with groups expanded."""
@@ -139,6 +146,15 @@ class Settings:
             values[name] = {k: list(d) if isinstance(d, tuple) else d for k, d in values[name].items()}
         freeu = None if self.freeu is None else asdict(self.freeu)
         return values | {"dispersed": list(self.dispersed), "freeu": freeu}
+
+
+def from_values(values: Mapping[str, Any]) -> Settings:
+    """`Settings` from parsed YAML, or a `Blend` where they have parts."""
+    if isinstance(values, Mapping) and "parts" in values:
+        from scalecrafter.blend import load_blend
+
+        return load_blend(values)
+    return Settings(**parsed(values))
 
 
 def parsed(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def fast(pipe, prompt, seed, size, method):
 )
 def test_latents_equal_the_papers_algorithm(pipe, change):
     kind = change.get("prediction_type", "epsilon")
-    pipe.scheduler.register_to_config(prediction_type=kind)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, prediction_type=kind)
     method = replace(METHOD, **({"weight": 200.0} | {k: v for k, v in change.items() if k != "prediction_type"}))
     pipe.unet.requires_grad_(False)
     expected = slow_syncdiffusion(pipe, "a b", 5, 16, method)

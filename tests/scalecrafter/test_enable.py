@@ -3,7 +3,8 @@
 import copy
 import gc
 import itertools
-from contextlib import nullcontext
+import sys
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from diffusers import StableDiffusionPipeline
 import scalecrafter
 from baselines.scalecrafter import ScaleCrafter
 from scalecrafter import Settings
+from scalecrafter.patching import replaced_attribute
 from scalecrafter.settings import expand
 from tests.tiny import generate, predict, unet_inputs
 
@@ -116,6 +118,65 @@ def test_pipeline_is_restored_after_errors(pipe, monkeypatch):
     scalecrafter.enable(pipe, height=64, width=64, settings=ACTIVE).disable()
 
 
+class Stubborn(torch.nn.Conv2d):
+    """A convolution whose own forward cannot be replaced."""
+
+    def __setattr__(self, name, value):
+        if name == "_conv_forward":
+            raise TypeError("this convolution cannot be patched")
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["one size", "any size"])
+def test_nothing_is_left_of_a_patch_that_fails(pipe, given):
+    """The last of many, after the hooks and all other patches."""
+    everything = replace(ACTIVE, freeu=scalecrafter.FreeU(1.2, 1.4, 0.9, 0.2), noise_damped_tau=50)
+    pipe.unet.get_submodule(list(TABLE)[-1]).__class__ = Stubborn
+    before, output = snapshot(pipe), predict(pipe)
+    with pytest.raises(TypeError, match="cannot be patched"):
+        scalecrafter.enable(pipe, settings=everything, **({"height": 64, "width": 64} if given else {}))
+    assert same(before, snapshot(pipe))
+    assert scalecrafter.active(pipe) is None
+    assert torch.equal(predict(pipe), output)
+
+
+def test_a_patch_that_fails_when_the_size_changes_leaves_no_half_of_it(pipe, monkeypatch):
+    """Settings for a new size need more layers, one of which cannot be patched: other sizes go on as before."""
+    tables = {64: Settings({"conv_in": 2}, tau=50), 96: replace(ACTIVE, dilation=TABLE | {"conv_in": 3})}
+    chosen = sys.modules["scalecrafter.enable"]  # the function has the module's name
+    monkeypatch.setattr(chosen, "auto_settings", lambda pipe, height, width: tables[height])
+    before, plain = snapshot(pipe), at_size(pipe, 96, 96)
+    with scalecrafter.enable(pipe, settings="auto"):
+        expected = at_size(pipe, 64, 64)
+        pipe.unet.get_submodule(list(TABLE)[-1]).__class__ = Stubborn
+        with pytest.raises(TypeError, match="cannot be patched"):
+            at_size(pipe, 96, 96)
+        assert torch.equal(at_size(pipe, 64, 64), expected)
+        pipe.unet.get_submodule(list(TABLE)[-1]).__class__ = torch.nn.Conv2d
+        found = at_size(pipe, 96, 96)
+    assert torch.equal(found, at_size(pipe, 96, 96, tables[96]))
+    assert not torch.equal(found, plain)
+    assert same(before, snapshot(pipe))
+
+
+def test_changes_are_undone_in_reverse_order(pipe, monkeypatch):
+    """What was patched last is restored first, so that patches may lie on each other."""
+    events = []
+
+    @contextmanager
+    def recorded(obj, name, value):
+        with replaced_attribute(obj, name, value):
+            events.append(("patch", obj))
+            yield
+        events.append(("restore", obj))
+
+    monkeypatch.setattr("scalecrafter.handle.replaced_attribute", recorded)
+    scalecrafter.enable(pipe, height=64, width=64, settings=ACTIVE).disable()
+    patched, restored = ([obj for kind, obj in events if kind == which] for which in ("patch", "restore"))
+    assert len(patched) == len(TABLE)
+    assert restored == patched[::-1]
+
+
 def test_factor_one_everywhere_equals_direct_exactly(pipe):
     output = predict(pipe)
     ones = Settings(dict.fromkeys(TABLE, 1), tau=50)
@@ -132,6 +193,15 @@ def test_window_follows_the_timestep(pipe, timestep):
     assert changed == {601, 999}
 
 
+@torch.no_grad()
+def inside(pipe, timestep, function):
+    """What ``function()`` returns within a call of the U-Net."""
+    returned = []
+    with pipe.unet.conv_out.register_forward_pre_hook(lambda module, args: returned.append(function())):
+        predict(pipe, timestep)
+    return returned[0]
+
+
 def positions(response):
     """Where the (N, C, H, W) response to an impulse is not zero."""
     return {tuple(position) for position in response[0, 0].abs().gt(1e-6).nonzero().tolist()}
@@ -144,9 +214,8 @@ def test_only_named_layers_are_dilated_by_their_factors(pipe, d, rows, columns):
     x = torch.zeros(1, 16, 9, 9)
     x[:, :, 4, 4] = 1
     settings = Settings({"mid_block.resnets.0.conv1": d}, tau=50)
-    with scalecrafter.enable(pipe, height=64, width=64, settings=settings), torch.no_grad():
-        predict(pipe)  # sets the factors of a step
-        responses = [conv(x) - conv.bias.view(1, -1, 1, 1) for conv in (first, second)]
+    with scalecrafter.enable(pipe, height=64, width=64, settings=settings):
+        responses = inside(pipe, 500, lambda: [conv(x) - conv.bias.view(1, -1, 1, 1) for conv in (first, second)])
     assert positions(responses[0]) == set(itertools.product(rows, columns))
     assert positions(responses[1]) == set(itertools.product((3, 4, 5), (3, 4, 5)))
 
@@ -161,10 +230,9 @@ def test_dispersed_layer_spans_what_its_dilation_spanned(pipe, d, step, radius, 
     x = torch.zeros(1, 16, 17, 17)
     x[:, :, 8, 8] = 1
     settings = Settings({name: d}, tau=50, dispersed=(name,), dispersed_tau=20)
-    with scalecrafter.enable(pipe, height=64, width=64, settings=settings), torch.no_grad():
-        predict(pipe, 999 - 20 * step)
-        response = (conv(x) - conv.bias.view(1, -1, 1, 1))[0, 0].abs().gt(1e-6)
-    rows = response.any(1).nonzero().flatten().tolist()
+    with scalecrafter.enable(pipe, height=64, width=64, settings=settings):
+        response = inside(pipe, 999 - 20 * step, lambda: conv(x) - conv.bias.view(1, -1, 1, 1))
+    rows = response[0, 0].abs().gt(1e-6).any(1).nonzero().flatten().tolist()
     assert (min(rows), max(rows)) == (8 - radius, 8 + radius)
     assert taps is None or len(rows) == taps
 
@@ -174,9 +242,8 @@ def test_dispersed_layer_convolves_with_the_dispersed_kernel(pipe):
     conv = pipe.unet.get_submodule(name)
     x = torch.randn(1, 16, 11, 10, generator=torch.Generator().manual_seed(0))
     settings = Settings({name: 4}, tau=50, dispersed=(name,), dispersed_tau=50)
-    with scalecrafter.enable(pipe, height=64, width=64, settings=settings), torch.no_grad():
-        predict(pipe)
-        actual = conv(x)
+    with scalecrafter.enable(pipe, height=64, width=64, settings=settings):
+        actual = inside(pipe, 500, lambda: conv(x))
     kernel = scalecrafter.disperse_kernel(conv.weight, scalecrafter.dispersion_transform())
     expected = torch.nn.functional.conv2d(x, kernel, conv.bias, stride=2, padding=4, dilation=2)
     torch.testing.assert_close(actual, expected)
@@ -261,18 +328,18 @@ def test_a_call_at_another_size_than_the_given_one_raises(pipe):
 
 
 def test_without_a_size_every_call_gets_the_settings_for_its_own(save_pipeline):
-    """Below, at and above the training size and back again, on a model with shipped settings."""
+    """At the training size, just above it, where nothing is dilated either, far above, wide, and back again."""
     pipe = StableDiffusionPipeline.from_pretrained(save_pipeline("sd15"))
     before = snapshot(pipe)
     with scalecrafter.enable(pipe) as handle, torch.no_grad():
-        for height, width in ((32, 32), (64, 64), (128, 128), (16, 48), (64, 64)):
+        for height, width in ((32, 32), (40, 36), (64, 64), (128, 128), (16, 48), (64, 64)):
             found = at_size(pipe, height, width)
             settings = scalecrafter.auto_settings(pipe, height, width)
             assert handle.settings == settings
             assert scalecrafter.active(pipe) == settings
             copied = StableDiffusionPipeline.from_pretrained(save_pipeline("sd15"))
             assert torch.equal(found, at_size(copied, height, width, settings))
-            assert torch.equal(found, at_size(copied, height, width)) == (height * width <= 32 * 32)
+            assert torch.equal(found, at_size(copied, height, width)) == (settings == Settings())
     assert same(before, snapshot(pipe))
 
 

@@ -13,6 +13,7 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPAGPipeline,
+    StableDiffusionPanoramaPipeline,
     StableDiffusionSAGPipeline,
     StableDiffusionXLInstructPix2PixPipeline,
 )
@@ -28,6 +29,7 @@ from tests.tiny import generate, predict, unet_inputs
 OTHERS = [
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPAGPipeline,
+    StableDiffusionPanoramaPipeline,  # several views in one call: uncond and cond alternate
     StableDiffusionSAGPipeline,
     StableDiffusionXLInstructPix2PixPipeline,
 ]

@@ -4,12 +4,11 @@ import itertools
 import json
 import pickle
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from scalecrafter import FreeU, Settings, auto_settings, available_settings
+from scalecrafter import FreeU, Settings, available_settings
 from scalecrafter.convolutions import find_convolutions
 from scalecrafter.settings import expand
 from tests.tiny import tiny_sdxl_unet, tiny_unet
@@ -34,49 +33,6 @@ def test_groups_expand_to_full_names():
     assert len(expand({"up_blocks.0": 2})) == 6
     assert expand({"down_blocks.1+s": 3})["down_blocks.1.downsamplers.0.conv"] == 3
     assert expand({"conv_in": 2}) == {"conv_in": 2}
-
-
-def fake_pipe(cross_attention_dim: int) -> SimpleNamespace:
-    config = SimpleNamespace(sample_size=64, cross_attention_dim=cross_attention_dim, block_out_channels=(1, 1, 1, 1))
-    return SimpleNamespace(unet=SimpleNamespace(config=config), vae_scale_factor=8)
-
-
-def test_auto_uses_shipped_settings_at_their_size():
-    assert auto_settings(fake_pipe(768), 1024, 1024) == Settings.load("sd15_x4")
-    assert auto_settings(fake_pipe(1024), 1280, 1280) == Settings.load("sd21_x6_25")
-
-
-def test_auto_scales_factors_with_the_side():
-    """768x768 has 2.25 times the training area: sd15_x4's factor 2 times sqrt(2.25 / 4)."""
-    settings = auto_settings(fake_pipe(768), 768, 768)
-    assert set(settings.dilation.values()) == {1.5}
-    assert settings.tau == 30
-
-
-def test_auto_scales_the_base_pass_too():
-    """1792x1792 has 12.25 times the training area: the factors of sd15_x16 times 3.5 / 4."""
-    settings, shipped = auto_settings(fake_pipe(768), 1792, 1792), Settings.load("sd15_x16")
-    assert settings.noise_damped_dilation == {k: round(d * 0.875, 2) for k, d in shipped.noise_damped_dilation.items()}
-    assert settings.noise_damped_tau == 35
-
-
-def test_auto_dilates_nothing_at_the_training_size():
-    assert not auto_settings(fake_pipe(768), 512, 512).dilation
-
-
-def test_auto_chooses_from_given_tables():
-    """Of ratio 4 and 16 the nearest; the larger one at 8, which is equally far from both."""
-    tables = {4.0: Settings({"conv_in": 2}, tau=4), 16.0: Settings({"conv_in": 4}, tau=16)}
-    taus = {(1024, 1024): 4, (1280, 1280): 4, (1024, 2048): 16, (2048, 2048): 16}
-    for pipe in (fake_pipe(999), fake_pipe(768)):
-        assert {size: auto_settings(pipe, *size, tables).tau for size in taus} == taus
-    assert auto_settings(fake_pipe(999), 1024, 2048, tables).dilation == {"conv_in": 2.83}
-
-
-def test_auto_without_settings_for_the_model_raises():
-    for tables in (None, {}):
-        with pytest.raises(ValueError, match="there are no settings for this model"):
-            auto_settings(fake_pipe(999), 1024, 1024, tables)
 
 
 def test_load_accepts_a_path_a_mapping_and_an_empty_file(tmp_path):

@@ -1,0 +1,117 @@
+"""The method by hand: copies of a U-Net whose layers are changed one by one, each called with all arguments."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from scalecrafter import Settings, disperse_kernel, dispersion_transform, noise_damped
+from scalecrafter.patching import replaced_attribute
+
+TRANSFORM = dispersion_transform()  # 3x3 to 5x5, as shipped
+Layers = tuple[tuple[str, Any, bool], ...]  # (name, factor, dispersed)
+
+
+class ByHand(nn.Module):
+    """A convolution with its taps ``factor`` apart, by the paper's formulas."""
+
+    def __init__(self, conv: nn.Conv2d, factor: float, dispersed: bool) -> None:
+        super().__init__()
+        self.conv, self.factor = conv, factor / 2 if dispersed else factor
+        self.weight = disperse_kernel(conv.weight, TRANSFORM) if dispersed else conv.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        whole = math.ceil(self.factor)
+        padding = whole * (self.weight.shape[-1] // 2)
+        size = [round(side * whole / self.factor) for side in x.shape[-2:]]
+        large = x if whole == self.factor else F.interpolate(x, size, mode="bilinear")
+        y = F.conv2d(large, self.weight, self.conv.bias, self.conv.stride, padding, whole)
+        wanted = [-(-side // self.conv.stride[0]) for side in x.shape[-2:]]
+        return y if list(y.shape[-2:]) == wanted else F.interpolate(y, wanted, mode="bilinear")
+
+
+def layers_at(settings: Settings, step: int, base: bool) -> Layers:
+    """Changed layers at a step of 50, by the rule of the public code."""
+    table, tau = (
+        (settings.noise_damped_dilation, settings.noise_damped_tau) if base else (settings.dilation, settings.tau)
+    )
+    if step >= tau:
+        return ()
+    return tuple(
+        (
+            name,
+            max(math.ceil(d * (tau - step) / tau), 2) if settings.progressive else d,
+            step < settings.dispersed_tau and name in settings.dispersed,
+        )
+        for name, d in table.items()
+    )
+
+
+def changed_copy(unet: nn.Module, settings: Settings, layers: Layers) -> nn.Module:
+    """A copy whose convolutions have torch's own dilation and padding where factors are whole, and are replaced where
+    they are not. LoRA of convolutions is merged first.
+    """
+    changed: Any = copy.deepcopy(unet)
+    vars(changed).pop("forward", None)
+    changed.set_attn_processor(unet.attn_processors)  # some pipelines read what these have seen
+    if any(hasattr(changed.get_submodule(name), "base_layer") for name, _, _ in layers):
+        changed.fuse_lora()
+        changed.unload_lora()
+    for name, factor, dispersed in layers:
+        owner, _, attribute = name.rpartition(".")
+        conv = changed.get_submodule(name)
+        pair = factor if isinstance(factor, tuple) else (factor, factor)
+        if dispersed or pair != (int(pair[0]), int(pair[1])):
+            setattr(changed.get_submodule(owner), attribute, ByHand(conv, factor, dispersed))
+        else:
+            conv.dilation = conv.padding = (int(pair[0]), int(pair[1]))
+    if settings.freeu is not None:
+        f = settings.freeu
+        changed.enable_freeu(s1=f.s1, s2=f.s2, b1=f.b1, b2=f.b2)
+    return changed
+
+
+SIGNAL = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
+SIGMAS = ((1 - SIGNAL) / SIGNAL).sqrt()  # of Stable Diffusion's training, by timestep
+
+
+def step_by_noise(scheduler: Any, timestep: Any) -> int:
+    """The step of 50 in Stable Diffusion's training at which a sample is as noisy as in this call."""
+    t = float(torch.as_tensor(timestep).flatten()[0])
+    if type(scheduler).__name__.startswith("EDM") or scheduler.config.get("timestep_type") == "continuous":
+        t = int((SIGMAS - math.exp(4 * t)).abs().argmin())
+    return min(math.floor(50 * (1000 - t) / 1000), 49)
+
+
+@contextmanager
+def by_hand(pipe: Any, settings: Settings, *, guided: bool = True) -> Iterator[dict[Layers, nn.Module]]:
+    """While open, each call of the pipeline's U-Net is one of a copy that is changed by hand. Where guidance is damped
+    it is two, and their predictions are combined by the paper's formula. Yields the copies that have been called.
+    """
+    copies: dict[Layers, nn.Module] = {}
+    unet = pipe.unet
+
+    def run(layers: Layers, args: Any, kwargs: Any) -> Any:
+        if layers not in copies:
+            copies[layers] = changed_copy(unet, settings, layers)
+        return copies[layers](*args, **{k: list(v) if isinstance(v, list) else v for k, v in kwargs.items()})
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
+        step = step_by_noise(pipe.scheduler, timestep)
+        output = run(layers_at(settings, step, base=False), args, kwargs)
+        if not guided or step >= settings.noise_damped_tau:
+            return output
+        base = run(layers_at(settings, step, base=True), args, kwargs)[0].chunk(2)[0]
+        damped = torch.cat(noise_damped(base, *output[0].chunk(2)))
+        return (damped,) if isinstance(output, tuple) else type(output)(sample=damped)
+
+    with replaced_attribute(unet, "forward", forward):
+        yield copies
