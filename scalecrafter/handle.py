@@ -109,6 +109,8 @@ class Handle:
             named = find_convolutions(self._unet, {**settings.dilation, **settings.noise_damped_dilation})
             for name, group in named.items():
                 for conv in filter(self._is_new, group):
+                    if name in settings.dispersed:  # found once, and before a plan's tensors without content
+                        dispersion(conv.kernel_size[0], settings.dispersed_size, settings.dispersion_eta)
                     replacement = self._conv_forward(name, conv)
                     self._changes.enter_context(replaced_attribute(conv, "_conv_forward", replacement))
                     self._reached.add(conv)

@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+ELSEWHERE = "meta"  # a device that stands for memory which does not count
+
 
 @contextmanager
 def counted_evaluations(unet: Any) -> Iterator[list[float]]:
@@ -54,8 +56,8 @@ def unet_inputs(unet: Any, samples: int, rows: int, columns: int, tokens: int) -
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one call: FLOPs (a multiply-add counts two), peak bytes of tensors beyond weights and arguments, and
-    U-Net evaluations.
+    """Cost of one call: FLOPs (a multiply-add counts two), peak bytes of tensors beyond weights and arguments, without
+    those that are ELSEWHERE, and U-Net evaluations.
     """
 
     flops: float
@@ -64,7 +66,9 @@ class Cost:
 
 
 class HeldMemory(TorchDispatchMode):
-    """Track how many bytes the results of operations hold, each until its last reference is gone."""
+    """Track how many bytes the results of operations hold, each until its last reference is gone; those that are
+    ELSEWHERE do not count.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +79,7 @@ class HeldMemory(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         before = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
+            if isinstance(leaf, Tensor) and leaf.device.type != ELSEWHERE:
                 storage = leaf.untyped_storage()
                 if id(storage) not in self.known and id(storage) not in before:
                     self.add(storage)

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from baselines.method import Calls, Request
-from experiments.cost.counting import Cost, cost_of, disk_needed, unet_inputs
+from experiments.cost.counting import ELSEWHERE, Cost, cost_of, disk_needed, unet_inputs
 from experiments.cost.probing import Probe, device_memory, device_name, probe, tokens_of
 from experiments.prompts import load_prompts
 from experiments.setup.architecture import Model, fake, open_architecture
@@ -122,9 +122,14 @@ def differentiate(pipe: Any, inputs: dict[str, Any]) -> None:
 
 @cache
 def decoding_cost(model: Model, height: int, width: int, images: int) -> Cost:
-    """Cost of decoding a batch of images of this size in pixels."""
+    """Cost of decoding a batch of images of this size in pixels.
+
+    In tiles, the feature maps of the whole image are in main memory: that of the device only if there is no GPU.
+    """
     pipe, factor = model.shape, vae_scale_factor(model.shape)
-    with fake, torch.no_grad(), tiled_decoding(pipe.vae) if model.tiles(height, width) else nullcontext():
+    storage = ELSEWHERE if torch.cuda.is_available() else "cpu"
+    tiled = tiled_decoding(pipe.vae, storage=storage) if model.tiles(height, width) else nullcontext()
+    with fake, torch.no_grad(), tiled:
         latents = torch.zeros(
             images, pipe.vae.config.latent_channels, height // factor, width // factor, dtype=pipe.vae.dtype
         )
@@ -213,5 +218,5 @@ def notes(planned: Sequence[Plan], probes: dict[Any, Probe], hours: float) -> li
             found.append(f"{source.name} does not fit into the {room} of {device}: not timed.")
     if any(p.memory > device_memory() for p in planned):
         found.append(f"!: more than the {room} of {device}.")
-    found.append("Memory covers weights and tensors of one process; scoring and text encoding are not counted.")
+    found.append("Memory covers weights and tensors of one process on the device, without scoring and text encoding.")
     return found

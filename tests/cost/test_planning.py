@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -164,6 +165,20 @@ def test_memory_is_held_until_the_last_reference_is_gone():
         assert held.held == 40
         del b, c
     assert (held.held, held.most) == (0, 4040)
+
+
+def test_decoding_in_tiles_is_counted_once_and_without_maps_in_main_memory(tiny, monkeypatch):
+    """The image is four tiles; without a GPU the feature maps of all of it are on the device."""
+    model = read_planned([*tiny, "method=direct"]).workload.model
+    tiled = replace(model, source=replace(model.source, tiled_above=64))
+    costs = {}
+    for name, each, gpu in (("at once", model, True), ("tiles", tiled, True), ("tiles without GPU", tiled, False)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        costs[name] = plan_module.decoding_cost.__wrapped__(each, 2048, 512, 1)
+    assert 1 < costs["tiles"].flops / costs["at once"].flops < 1.05
+    maps = 2 * 4 * 2048 * 512 * 4  # the last resnet's, of four channels
+    assert costs["tiles"].memory < costs["at once"].memory / 2
+    assert costs["tiles without GPU"].memory > costs["tiles"].memory + maps
 
 
 def test_a_plan_lists_every_run_and_samples_nothing(tiny, tmp_path, capsys, rate):
