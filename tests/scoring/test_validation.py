@@ -2,8 +2,6 @@
 copies against images with a known number.
 """
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,8 +10,7 @@ from PIL import Image
 from eval.corruptions import CORRUPTIONS
 from eval.crops import WHOLE, Crops
 from eval.fid import features_to_fid
-from eval.image_sets import find_images
-from experiments.sampling.manifest import NAME
+from experiments.sampling.manifest import NAME, save_image
 from experiments.scenes.rendered import rendered_images
 from experiments.scenes.renderer.scene import render
 from experiments.scenes.scene_features import SceneFeatures
@@ -135,14 +132,8 @@ def test_agreement_by_hand():
 def runs(tmp_path):
     """A runs folder with one run of two images, named and recorded as `experiments.run` does."""
     folder = tmp_path / "runs" / "scenes-direct-64x64-01234567"
-    folder.mkdir(parents=True)
-    lines = []
     for index, image in enumerate(rendered_images(2, 9, 64, 64)):
-        Image.fromarray(image.pixels()).save(folder / f"{index:06d}.png")
-        digest = find_images(folder)[index].digest()
-        record = {"id": f"{index:06d}", "prompt": image.scene.caption, "seed": 0, "file": f"{index:06d}.png"}
-        lines.append(json.dumps(record | {"sha256": digest, "height": 64, "width": 64}))
-    (folder / NAME).write_text("\n".join(lines) + "\n")
+        save_image(folder, image.pixels(), prompt_id=f"{index:06d}", prompt=image.scene.caption, seed=0)
     return tmp_path / "runs"
 
 
