@@ -75,10 +75,13 @@ def fast(pipe, prompt, seed, size, method):
         {"stride": 8},
         {"stride": 8, "sync_steps": 2, "anchor": "first"},
         {"window_batch": 3, "weight": 500.0, "decay": 0.5},
+        {"stride": 8, "prediction_type": "v_prediction"},
     ],
 )
 def test_latents_equal_the_papers_algorithm(pipe, change):
-    method = replace(METHOD, **({"weight": 200.0} | change))
+    kind = change.get("prediction_type", "epsilon")
+    pipe.scheduler.register_to_config(prediction_type=kind)
+    method = replace(METHOD, **({"weight": 200.0} | {k: v for k, v in change.items() if k != "prediction_type"}))
     pipe.unet.requires_grad_(False)
     expected = slow_syncdiffusion(pipe, "a b", 5, 16, method)
     torch.testing.assert_close(fast(pipe, "a b", 5, 16, method), expected, atol=1e-4, rtol=1e-4)
