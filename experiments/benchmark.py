@@ -193,7 +193,7 @@ def main(argv: Sequence[str]) -> None:
     tables = None if arguments.model else compose_config([]).model.settings
     results = run_benchmark(model, benchmark_rows(tables), arguments)
     report = {
-        "environment": environment() | {"threads": str(torch.get_num_threads())},
+        "environment": {**environment(), "threads": str(torch.get_num_threads())},
         "model": {"name": model.name, "sha256": model.digest, "dtype": model.dtype},
         "batch": arguments.batch,
         "steps": arguments.steps,

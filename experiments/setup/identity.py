@@ -9,6 +9,8 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +46,9 @@ def run_identity(workload: Any, prompts: dict[str, Any], seed: int) -> dict[str,
     }
 
 
-def environment() -> dict[str, str]:
-    """Versions of what generates the images."""
+@cache
+def environment() -> Mapping[str, str]:
+    """Device, and versions of what generates the images."""
     packages = ("torch", "diffusers", "transformers", "numpy")
     found = {name: importlib.metadata.version(name) for name in packages}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
