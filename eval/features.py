@@ -28,7 +28,7 @@ BATCH_PIXELS = 2**26  # decoded at a time at most: four images of 4096x4096
 
 
 class FeatureExtractor(Protocol):
-    """A feature space for images."""
+    """A feature space for images. If crops are compared in another one, ``for_crops`` is the extractor of that."""
 
     @property
     def name(self) -> str:
@@ -54,6 +54,17 @@ class FeatureExtractor(Protocol):
         """(N, H, W, 3) uint8 images -> (N, dim) float32 features."""
 
 
+def crop_extractor(extractor: FeatureExtractor) -> FeatureExtractor:
+    """What extracts the features of crops: ``extractor.for_crops`` where there is one, else the extractor itself."""
+    found: FeatureExtractor = getattr(extractor, "for_crops", extractor)
+    return found
+
+
+def extractor_for(extractor: FeatureExtractor, cropping: Cropping) -> FeatureExtractor:
+    """The extractor itself for whole images, its `crop_extractor` for crops."""
+    return extractor if cropping == WHOLE else crop_extractor(extractor)
+
+
 def images_to_features(
     images: Sequence[LazyImage],
     extractor: FeatureExtractor,
@@ -69,6 +80,7 @@ def images_to_features(
     retrained extractors are noticed. Memory holds one batch of decoded images at a time.
 
     Args:
+        extractor: of whole images; crops go to its `crop_extractor`.
         cache_dir: where features, and hashes and sizes of the images, are cached.
         croppings: which crops to extract features of; each gives one array.
         batch_size: images per call of the extractor at most.
@@ -140,6 +152,7 @@ class CacheEntry:
 
 def cache_entry(chunk: Chunk, extractor: FeatureExtractor, cropping: Cropping, cache_dir: Path) -> CacheEntry:
     """Where the features of a chunk's crops are cached."""
+    extractor = extractor_for(extractor, cropping)
     content: dict[str, object] = {"images": [info.digest for info in chunk.infos]}
     content["extractor"] = [extractor.name, extractor.digest]
     if cropping != WHOLE:  # crops also depend on names and indices
@@ -162,7 +175,7 @@ def extract(
         for cropping, done in zip(croppings, rows, strict=True):
             indexed = enumerate(zip(pixels, batch, strict=True), chunk.start + start)
             crops = [cropping.crops(array, image.name, index) for index, (array, image) in indexed]
-            done.append(crops_to_features(crops, batch, extractor, batch_size))
+            done.append(crops_to_features(crops, batch, extractor_for(extractor, cropping), batch_size))
     return [np.concatenate(arrays) for arrays in rows]
 
 

@@ -8,9 +8,9 @@ overlap a kept one. The kept windows within ``margin`` of the best similarity co
 
 Limits: copies smaller than the smallest window are merged. A prompt that asks for many objects counts as repetition,
 so compare methods on the same prompts. ``margin`` is a difference of cosines and depends on the feature space. On
-rendered scenes, in the features of the scenes classifier, which were not made for this, one copy is counted as 1.4,
+rendered scenes, in the features of the scenes model, which were not made for this, one copy is counted as 1.4,
 four as 2.2 and sixteen as 10 (rank correlation 0.8): the result ranks methods, it is not a count to quote. For scenes
-use the trained count of `experiments.scenes.scene_features` instead.
+use the trained counter of `experiments.scenes.scene_counter` instead.
 """
 
 from __future__ import annotations

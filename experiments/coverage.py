@@ -16,6 +16,7 @@ import pandas as pd
 
 from eval.files import write_atomically
 from experiments.scenes.rendered import renderer_digest
+from experiments.scenes.scene_counter import SceneCounter
 from experiments.scenes.scene_features import SceneFeatures
 from experiments.scoring.coverage import Sizes, measure_coverage
 from experiments.scoring.scene_sets import COMBINATIONS, METHODS, render_pool
@@ -79,6 +80,7 @@ def main(arguments: Sequence[str]) -> None:
         "seed": options.seed,
         "renderer_sha256": renderer_digest(),
         "features_sha256": SceneFeatures().digest,
+        "repetition_sha256": SceneCounter().digest,
         "rows": rows,
     }
     text = markdown(rows, options.repetitions)

@@ -19,13 +19,13 @@ import pandas as pd
 import yaml
 
 from eval.files import write_atomically
+from experiments.scenes import SEARCH_RECORD
 from experiments.scoring.runs import complete_run
 from experiments.setup.command_line import command
 from experiments.setup.compose import compose_config
 from experiments.setup.runs import build_run
 
 SPACE = Path(__file__).parent / "scenes/search.yaml"
-OUT = Path("docs/scenes_search.csv")
 PROMPTS_SEED, RUN_SEED = 71, 7  # tables: 1 and 0
 BUDGET, LIMIT = 12, 32
 OBJECTIVE = ("kid_r", "pkid_r")
@@ -126,7 +126,7 @@ def main(argv: Sequence[str]) -> None:
     add("--space", type=Path, default=SPACE, help="YAML file of what to try")
     add("--budget", type=int, default=BUDGET, help="runs for each method and size, at most")
     add("--limit", type=int, default=LIMIT, help="prompts for each run")
-    add("--out", type=Path, default=OUT)
+    add("--out", type=Path, default=SEARCH_RECORD)
     add("overrides", nargs="*", help="Hydra overrides of all runs, as paths.runs=DIR")
     arguments = parser.parse_args(argv)
     space = read_space(arguments.space)

@@ -91,7 +91,7 @@ def contact_sheet(images: Sequence[Counted], counts: pd.DataFrame) -> Image.Imag
         sheet.paste(shown, (left, top))
         found = counts.iloc[index]
         known = " ".join(f"{name} {found[name]:.0f}" for name in ("true", "hand") if pd.notna(found.get(name)))
-        text = f"classifier {found['classifier']:.1f}  components {found['components']}  {known}"
+        text = f"counter {found['counter']:.1f}  components {found['components']}  {known}"
         pen.text((left, top + SIDE + 2), f"{found['method']} {found['image']}", fill="black", font=font)
         pen.text((left, top + SIDE + LINE - 2), text, fill="black", font=font)
     return sheet
@@ -117,14 +117,14 @@ def validate_scores(options: argparse.Namespace) -> str:
 def validate_counts(options: argparse.Namespace) -> str:
     """Count copies by both routes and write counts and contact sheet; returns the agreement as Markdown."""
     rendered = count_copies(rendered_with_copies(RENDERED, options.size))
-    tables = [agreement(rendered, [("classifier", "true"), ("components", "true")])]
+    tables = [agreement(rendered, [("counter", "true"), ("components", "true")])]
     images = generated_images(options.runs) if options.runs else rendered_with_copies(SHEET, options.size)
     counts = count_copies(images)
-    pairs = [("classifier", "components")]
+    pairs = [("counter", "components")]
     if options.runs and options.hand_counts:
         hand = pd.read_csv(options.hand_counts, dtype={"image": str})
         counts = counts.merge(hand[[*KEY, "hand"]], on=KEY, how="left")
-        pairs += [("classifier", "hand"), ("components", "hand")]
+        pairs += [("counter", "hand"), ("components", "hand")]
     if options.runs:
         tables.append(agreement(counts, pairs))
     write_atomically(options.results / "copy_counts.csv", counts.to_csv(index=False))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
+    DDIMScheduler,
     DDPMScheduler,
     StableDiffusionPipeline,
     StableDiffusionUpscalePipeline,
@@ -30,7 +31,6 @@ from experiments.scoring.runs import complete_run
 from experiments.setup.grid import read_grid
 
 MAX_TOKENS = 12
-SCENES_X4 = Path(__file__).resolve().parents[1] / "experiments/scenes/settings/x4.yaml"
 # Width of the text embedding, by which "auto" recognises a family; "tiny" is no family, and the fastest.
 TEXT_WIDTH = {"tiny": 16, "sd15": 768, "sd21": 1024, "sdxl": 2048}
 
@@ -105,6 +105,12 @@ def tiny_vae() -> AutoencoderKL:
     )
 
 
+def tiny_scheduler() -> DDIMScheduler:
+    """The scenes model's, with the epsilon prediction of Stable Diffusion."""
+    scheduler: DDIMScheduler = DDIMScheduler.from_config(build_scheduler().config, prediction_type="epsilon")
+    return scheduler
+
+
 def tiny_pipeline(folder: Path, family: str = "tiny") -> StableDiffusionPipeline:
     """A StableDiffusionPipeline whose training size is 32x32 pixels (latents 8x8, autoencoder factor 4).
 
@@ -119,7 +125,7 @@ def tiny_pipeline(folder: Path, family: str = "tiny") -> StableDiffusionPipeline
         text_encoder=CLIPTextModel(tiny_text_config(tokenizer, TEXT_WIDTH[family])).eval(),
         tokenizer=tokenizer,
         unet=tiny_unet(TEXT_WIDTH[family]).eval(),
-        scheduler=build_scheduler(),
+        scheduler=tiny_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -138,7 +144,7 @@ def tiny_sdxl_pipeline(folder: Path) -> StableDiffusionXLPipeline:
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=tiny_sdxl_unet().eval(),
-        scheduler=build_scheduler(),
+        scheduler=tiny_scheduler(),
         add_watermarker=False,
     )
 
@@ -166,7 +172,7 @@ def tiny_upscaler(folder: Path) -> StableDiffusionUpscalePipeline:
         tokenizer=tokenizer,
         unet=unet,
         low_res_scheduler=DDPMScheduler(),
-        scheduler=build_scheduler(),
+        scheduler=tiny_scheduler(),
         max_noise_level=350,
     )
 
@@ -218,7 +224,7 @@ def tiny_overrides(pipeline: Path, folder: Path) -> list[str]:
         "prompts.limit=4",
         "sampler.steps=2",
         "model.steps=2",
-        f"scalecrafter.settings={SCENES_X4}",
+        "scalecrafter.settings=sd15_x4",
         "metrics.reference_count=12",
         "metrics.reference_minimum=2",
         f"paths.runs={folder / 'runs'}",

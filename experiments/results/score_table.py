@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from eval.comparisons import indistinguishable_from_best, minimum_detectable_dif
 from eval.score import as_estimate
 from eval.uncertainty import Estimate
 from experiments.results.reading import CONTROLS, FLOOR, RunRow, read_scores
+from experiments.scenes import SEARCH_RECORD
 
 SCORES = {
     "kid_r": "KID_r ↓",
@@ -144,6 +146,7 @@ def note(table: pd.DataFrame) -> str:
         "repetition: copies of the object beyond one; object, colour: images that show what was prompted;\n"
         "U-Net evals: guidance pairs per image, in units of the training size.\n"
         f"{resolution_note(table)}"
+        f"{search_note(table)}"
     )
 
 
@@ -159,6 +162,20 @@ def resolution_note(table: pd.DataFrame) -> str:
         if shown:
             parts.append(f"{resolution}: {', '.join(shown)}")
     return f"Detectable with 80% power: differences of {'; '.join(parts)}." if parts else ""
+
+
+def search_note(table: pd.DataFrame, record: Path = SEARCH_RECORD) -> str:
+    """How many settings of each method were tried on scenes, from the record of `experiments.search`."""
+    if set(table["model"]) != {"scenes"}:
+        return ""
+    if not record.exists():
+        return "\nNo settings were searched for scenes."
+    tried = pd.read_csv(record)
+    counts = [
+        f"{method} {', '.join(f'{n} at {size}' for size, n in group.groupby('resolution', sort=False).size().items())}"
+        for method, group in tried.groupby("method", sort=False)
+    ]
+    return f"\nSettings tried on other prompts and seeds: {'; '.join(counts)}."
 
 
 def prompt_counts(table: pd.DataFrame) -> str:

@@ -1,8 +1,8 @@
 """Components of the scenes pipeline: diffusers and transformers classes with the topology and module names of
 SD 1.5, at a small size.
 
-Only the third level has attention: at 16x the base area, attention at the outer levels would cost more than all
-convolutions together.
+The third level and the middle have attention: at 16x the base area, attention at the outer levels would cost more than
+all convolutions together. The autoencoder has none, so that it treats all sizes alike.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from experiments.scenes.renderer.scene import BACKGROUNDS, COLOURS, OBJECTS, Scene
 
-BASE_PX = 64
+BASE_PX = 128
 VAE_FACTOR = 4
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 12
 LATENT_SIZE = BASE_PX // VAE_FACTOR
-MAX_TOKENS = 12
+MAX_TOKENS = 16
 TEXT_WIDTH = 64
 
 
-def build_autoencoder() -> AutoencoderKL:
-    """AutoencoderKL with a downsampling factor of 4 and eight latent channels; four did not reach 30 dB."""
+def build_autoencoder(latent_channels: int = LATENT_CHANNELS) -> AutoencoderKL:
+    """AutoencoderKL with a downsampling factor of 4 and twelve latent channels; eight did not reach 29 dB."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(16, 32, 64),
         layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=latent_channels,
         norm_num_groups=8,
         sample_size=BASE_PX,
+        mid_block_add_attention=False,
     )
 
 
@@ -44,7 +45,7 @@ def build_unet() -> UNet2DConditionModel:
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         layers_per_block=2,
-        block_out_channels=(32, 64, 96, 96),
+        block_out_channels=(32, 64, 128, 128),
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         cross_attention_dim=TEXT_WIDTH,
@@ -78,7 +79,13 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     """
     if (folder / "merges.txt").exists():
         return CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_TOKENS)
-    captions = [Scene(o, c, b, seed=0).caption for o in OBJECTS for c in COLOURS for b in BACKGROUNDS]
+    captions = [
+        Scene(o, c, b, seed=0, zoom=zoom).caption
+        for o in OBJECTS
+        for c in COLOURS
+        for b in BACKGROUNDS
+        for zoom in (1, 2)
+    ]
     bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
     bpe.pre_tokenizer = pre_tokenizers.Whitespace()
     alphabet = [chr(code) for code in range(ord("a"), ord("z") + 1)]
@@ -102,7 +109,11 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """DDIM with the noise schedule of Stable Diffusion and epsilon prediction."""
+    """DDIM with the noise schedule of Stable Diffusion, and v-prediction as SD 2.1 has at 768x768.
+
+    With epsilon prediction skies had wrong colours: at high noise an error in the mean of an image hardly changes the
+    predicted noise.
+    """
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -110,6 +121,7 @@ def build_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
+        prediction_type="v_prediction",
     )
 
 

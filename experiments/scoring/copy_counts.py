@@ -1,4 +1,4 @@
-"""Copies of the prompted object in an image, counted by its colour: a check of the classifier's counts that shares
+"""Copies of the prompted object in an image, counted by its colour: a check of the counter network that shares
 nothing with it, at the image's own resolution.
 """
 
@@ -17,7 +17,7 @@ from eval.images import ImageFile, LazyImage
 from experiments.sampling.manifest import read_records
 from experiments.scenes.rendered import RenderedImage
 from experiments.scenes.renderer.scene import BACKGROUNDS, COLOURS, HUES, OBJECTS, Scene, sample_scenes
-from experiments.scenes.scene_features import SceneFeatures
+from experiments.scenes.scene_counter import SceneCounter
 
 HUE_TOLERANCE = 0.035  # of a turn; the renderer varies hues by 0.012
 LEAST_SATURATION, LEAST_VALUE = 0.65, 0.5  # above skies and sands of similar hue, and above wood
@@ -95,13 +95,13 @@ def generated_images(runs: Path) -> list[Counted]:
 
 
 def count_copies(images: Sequence[Counted]) -> pd.DataFrame:
-    """Counts of every image by both routes: image, method, resolution, classifier, components, true (if known)."""
-    copies = SceneFeatures().copies
+    """Counts of every image by both routes: image, method, resolution, counter, components, true (if known)."""
+    count = SceneCounter()
     rows = []
     for each in images:
         pixels = each.image.pixels()
         counts = {
-            "classifier": round(float(copies(pixels[None])[0]), 2),
+            "counter": round(float(count(pixels[None])[0]), 2),
             "components": count_components(pixels, each.scene.colour),
         }
         about = {"image": each.image.name, "method": each.method, "resolution": each.resolution}

@@ -8,7 +8,7 @@ from typing import Any
 
 from eval.crops import Cropping
 from eval.extractors import VITS, Inception, ViT
-from eval.features import FeatureExtractor
+from eval.features import FeatureExtractor, extractor_for
 from eval.resize import RESIZES
 from experiments.scenes.scene_features import SceneFeatures
 
@@ -20,7 +20,7 @@ def build_extractor(name: str, weights: str | None = None, how: str = "clean") -
     """The feature extractor called ``name``.
 
     Args:
-        weights: file of inception, folder or hub id of dinov2 and clip, folder of the scenes classifier; None: the
+        weights: file of inception, folder or hub id of dinov2 and clip, folder of the scenes networks; None: the
             published ones.
         how: resizing to the extractor's input, see `eval.resize`.
 
@@ -41,6 +41,7 @@ def build_extractor(name: str, weights: str | None = None, how: str = "clean") -
 
 def protocol_of(extractor: FeatureExtractor, cropping: Cropping) -> dict[str, Any]:
     """What has to be equal on both sides of a score, and in all rows of a table."""
+    extractor = extractor_for(extractor, cropping)
     return {
         "extractor": extractor.name,
         "extractor_sha256": getattr(extractor, "sha256", extractor.digest),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from eval.crops import WHOLE, Cropping, parse_crops
-from eval.features import FeatureExtractor, images_to_features
+from eval.features import FeatureExtractor, crop_extractor, images_to_features
 from eval.image_sets import captions, find_images
 from eval.images import ImageFile
 from eval.index import look_up, require_one_size
@@ -51,7 +51,11 @@ def score_folders(options: argparse.Namespace) -> dict[str, Any]:
     size = require_one_size(images, look_up(images, options.cache))
     texts = captions(options.images, images) if CLIP_SCORE in options.also else []
     extractor = build_extractor(options.features, options.weights, options.resize)
-    cropping = parse_crops(options.crops, extractor.side, min(size)) if options.crops else WHOLE
+    cropping = parse_crops(options.crops, crop_extractor(extractor).side, min(size)) if options.crops else WHOLE
+    if options.whole_reference and cropping != WHOLE and crop_extractor(extractor) is not extractor:
+        raise ValueError(
+            f"{extractor.name} compares crops in another feature space than whole images: leave out --whole-reference"
+        )
     croppings = [WHOLE if options.whole_reference else cropping]
     check_reference(spec, croppings, options.cache, size)
     (reference,) = reference_features(spec, extractor, croppings, options.cache, size)

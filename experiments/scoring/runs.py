@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from eval.crops import WHOLE, Cropping, parse_crops
-from eval.features import FeatureExtractor, images_to_features
+from eval.features import FeatureExtractor, crop_extractor, images_to_features
 from eval.files import write_atomically
 from eval.images import ImageFile
 from eval.reference import Reference
@@ -26,6 +26,7 @@ from eval.score import as_metrics, check_names, score_alone, score_features
 from eval.uncertainty import MINIMUM_IMAGES, estimate_mean
 from experiments.sampling.generate import generate_run, is_complete
 from experiments.sampling.manifest import read_lines, read_records
+from experiments.scenes.scene_counter import SceneCounter
 from experiments.scenes.scene_features import SceneFeatures
 from experiments.scoring.feature_spaces import build_extractor, protocol_of
 from experiments.scoring.references import check_reference, reference_features
@@ -76,8 +77,9 @@ def extractor_of(run: Run) -> FeatureExtractor:
 
 def croppings_of(run: Run, extractor: FeatureExtractor) -> list[Cropping]:
     """Whole images, and the crops that are asked for."""
-    side = min(run.height, run.width)
-    return [WHOLE, *([parse_crops(run.metrics.crops, extractor.side, side)] if run.metrics.crops else [])]
+    if not run.metrics.crops:
+        return [WHOLE]
+    return [WHOLE, parse_crops(run.metrics.crops, crop_extractor(extractor).side, min(run.height, run.width))]
 
 
 def images_of(run: Run) -> list[ImageFile]:
@@ -107,7 +109,7 @@ def score_run(run: Run) -> dict[str, Any]:
     if base.folder != run.folder:
         scores |= score_features(found[0], base_features, "b", ids=ids)
     if run.metrics.repetition == "scenes":
-        scores |= classifier_scores(run, images)
+        scores |= scene_scores(run, images)
     elif run.metrics.repetition == "windows":
         scores |= window_repetition(images, extractor, base_features)
     scores |= costs_per_image(run.folder)
@@ -124,11 +126,15 @@ def run_protocol(
     whole, *crops = references.values()
     kept = ("source", "n", "left_out", "sha256")
     prompts = json.dumps([[prompt.id, prompt.text] for prompt in run.prompts])
+    on_scenes = run.metrics.repetition == "scenes"
     return protocol_of(extractor, WHOLE) | {
         "reference": {key: whole.protocol[key] for key in kept},
         "crops": str(list(references)[-1]) if crops else None,
+        "crop_extractor_sha256": crops[0].protocol["extractor_sha256"] if crops else None,
         "crop_reference": {key: crops[0].protocol[key] for key in kept} if crops else None,
         "repetition": run.metrics.repetition,
+        "repetition_sha256": SceneCounter().digest if on_scenes else None,
+        "accuracy_sha256": SceneFeatures().digest if on_scenes else None,
         "prompts_sha256": hashlib.sha256(prompts.encode()).hexdigest(),
         "model_sha256": run.model.digest,
         "dtype": run.model.dtype,
@@ -142,15 +148,18 @@ def features_cache(run: Run) -> Path:
     return run.runs / ".cache" / "features"
 
 
-def classifier_scores(run: Run, images: Sequence[ImageFile]) -> dict[str, Any]:
-    """What the scenes classifier sees: the share of images with the prompted object and colour, and how many copies of
-    the object an image holds beyond one.
+def scene_scores(run: Run, images: Sequence[ImageFile]) -> dict[str, Any]:
+    """What the scenes networks see: how many objects an image holds beyond one (counter), and the share of images with
+    the prompted object and colour (structure network).
     """
-    judge = SceneFeatures().judge
-    seen, copies = zip(*(judge(image.pixels()[None]) for image in images), strict=True)
-    scores = as_metrics(
-        {"repetition": estimate_mean(np.concatenate(copies) - 1, ids=[image.name for image in images])}
-    )
+    predict, count = SceneFeatures().predict, SceneCounter()
+    seen, copies = [], []
+    for image in images:
+        pixels = image.pixels()[None]
+        seen.append(predict(pixels))
+        copies.append(count(pixels))
+    found = np.concatenate(copies).astype(np.float64)
+    scores = as_metrics({"repetition": estimate_mean(found - 1, ids=[image.name for image in images])})
     for factor in FACTORS:
         hits = [s[factor][0] == getattr(p.scene, factor) for s, p in zip(seen, run.prompts, strict=True) if p.scene]
         if hits:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from eval.features import FeatureExtractor, images_to_features
 from experiments.scenes.rendered import RenderedImage, rendered_images
+from experiments.scenes.scene_counter import SceneCounter
 from experiments.scenes.scene_features import SceneFeatures
 
 DESIGNS = ("independent", "balanced")
@@ -29,15 +30,15 @@ POOL_SEED = 11  # no other set of scenes has it
 
 
 class FeaturesAndCopies:
-    """The scenes features (64) followed by the estimated number of copies, as one `eval.features.FeatureExtractor`."""
+    """The structure features (64) followed by the number of objects, as one `eval.features.FeatureExtractor`."""
 
     def __init__(self) -> None:
-        self.scenes = SceneFeatures()
+        self.scenes, self.count = SceneFeatures(), SceneCounter()
         self.name, self.side, self.resizing = "scenes and copies", self.scenes.side, self.scenes.resizing
-        self.dim, self.digest = self.scenes.dim + 1, self.scenes.digest
+        self.dim, self.digest = self.scenes.dim + 1, f"{self.scenes.digest} {self.count.digest}"
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.column_stack([self.scenes(images), self.scenes.copies(images)])
+        return np.column_stack([self.scenes(images), self.count(images)])
 
 
 @dataclass(frozen=True)

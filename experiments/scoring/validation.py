@@ -19,11 +19,12 @@ from tqdm import tqdm
 
 from eval.corruptions import CORRUPTIONS, corrupt
 from eval.crops import WHOLE, Cropping, parse_crops
-from eval.features import FeatureExtractor, images_to_features
+from eval.features import FeatureExtractor, crop_extractor, images_to_features
 from eval.images import LazyImage
 from eval.score import as_estimate, score_features
 from eval.uncertainty import Estimate, estimate_mean
 from experiments.scenes.rendered import RenderedImage, rendered_images
+from experiments.scenes.scene_counter import SceneCounter
 from experiments.scenes.scene_features import SceneFeatures
 from experiments.scoring.references import SCENES, reference_features
 from experiments.scoring.runs import FACTORS
@@ -33,7 +34,7 @@ IMAGES_SEED, REFERENCE_SEED = 83, 2  # of `sample_scenes`: disjoint sets, and th
 REFERENCE_COUNT = 512
 COPIES = {1: 2, 2: 4, 3: 9, 4: 16, 5: 25}  # step -> number of objects
 KINDS = (*CORRUPTIONS, "copies")
-JUDGED = 16  # images per call of the classifier
+JUDGED = 16  # images per call of the networks
 # Score -> the sign of a change for the worse.
 WORSE = {
     "fid_r": 1,
@@ -122,13 +123,14 @@ class SceneScorer:
 
     def judged(self, images: Sequence[LazyImage]) -> dict[str, Estimate]:
         """Copies beyond one, and the share of images whose object and colour are recognised."""
-        judge = SceneFeatures().judge
+        predict, count = SceneFeatures().predict, SceneCounter()
         copies: list[np.ndarray] = []
         hits: dict[str, list[float]] = {factor: [] for factor in FACTORS}
         for start in range(0, len(images), JUDGED):
             part = slice(start, start + JUDGED)
-            seen, counts = judge(np.stack([image.pixels() for image in images[part]]))
-            copies.append(counts)
+            pixels = np.stack([image.pixels() for image in images[part]])
+            seen = predict(pixels)
+            copies.append(count(pixels))
             for factor in FACTORS:
                 wanted = [getattr(image.scene, factor) for image in self.scenes[part]]
                 hits[factor] += [float(a == b) for a, b in zip(seen[factor], wanted, strict=True)]
@@ -138,7 +140,7 @@ class SceneScorer:
 
 def open_scorer(extractor: FeatureExtractor, count: int, size: int, crops: str, cache: Path) -> SceneScorer:
     """Scores of ``count`` scenes of size x size pixels, whole and in ``crops``, against as many as runs have."""
-    croppings = [WHOLE, parse_crops(crops, extractor.side, size)]
+    croppings = [WHOLE, parse_crops(crops, crop_extractor(extractor).side, size)]
     spec = ReferenceSpec(SCENES, REFERENCE_COUNT, seed=REFERENCE_SEED)
     references = reference_features(spec, extractor, croppings, cache, (size, size))
     scenes = rendered_images(count, IMAGES_SEED, size, size)

@@ -35,7 +35,7 @@ class ModelConfig:
     tiled_above: int | None = 2048  # images with a longer side are decoded in tiles
     steps: int = 50
     guidance_scale: float = 7.5
-    settings: Any = None  # area ratio -> settings file that "auto" chooses from; null: shipped
+    settings: Any = None  # area ratio -> settings that "auto" chooses from: a file or a shipped name; null: shipped
     distance: Any = None  # perceptual distance of SyncDiffusion; null: LPIPS with VGG features
     window_stride: int | None = None  # latent pixels; null: an eighth of the window, as in the papers
     sync_steps: int = 50
@@ -58,6 +58,7 @@ class ResolutionConfig:
     name: str = MISSING
     scale_height: float = MISSING
     scale_width: float = MISSING
+    images: int = MISSING  # how many prompts=scenes has, and ablations have, unless prompts.limit says otherwise
 
 
 @dataclass
@@ -89,7 +90,7 @@ class MetricsConfig:
     minimum_side: int | None = None  # leave out smaller real images; null: for crops the target's side, else 0
     crops: str | None = None  # of pfid_r and pkid_r: native, fidc1024, anyres or SIZE:COUNT
     also: list[str] = field(default_factory=list)  # precision_recall, fid_infinity, kid_subsets, ...
-    repetition: str | None = None  # scenes: by the classifier; windows: by windows that resemble the base sample
+    repetition: str | None = None  # scenes: by the counter network; windows: by windows that resemble the base sample
 
 
 @dataclass

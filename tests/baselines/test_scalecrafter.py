@@ -7,11 +7,12 @@ import pytest
 
 from baselines.direct import Direct
 from baselines.scalecrafter import ScaleCrafter
+from experiments.setup.schema import ROOT
 from scalecrafter import Settings
 from scalecrafter.settings import expand
-from tests.tiny import SCENES_X4, generate
+from tests.tiny import generate
 
-TABLES = {"4": SCENES_X4, 16: str(SCENES_X4.with_name("x16.yaml"))}
+TABLES = {"4": "sd15_x4", 16: ROOT / "experiments/scenes/settings/x16.yaml"}
 
 
 def test_auto_equals_direct_at_the_training_size(pipe):
@@ -20,13 +21,14 @@ def test_auto_equals_direct_at_the_training_size(pipe):
 
 
 def test_auto_chooses_from_tables_for_models_without_shipped_settings(pipe):
-    """At four and sixteen times the area the files themselves, and that for sixteen at eight too."""
+    """A shipped name at four times the area, a file at sixteen, and at eight times the file, scaled."""
     method = ScaleCrafter(tables=TABLES)
-    assert method.resolve(pipe, 64, 64) == Settings.load(SCENES_X4)
+    assert method.resolve(pipe, 64, 64) == Settings.load("sd15_x4")
     assert method.resolve(pipe, 128, 128) == Settings.load(TABLES[16])
-    assert method.resolve(pipe, 64, 128) == Settings.load(TABLES[16])
-    assert set(method.resolve(pipe, 80, 80).dilation.values()) == {2.5}
-    assert ScaleCrafter("sd15_x4", tables=TABLES).resolve(pipe, 64, 64) == Settings.load("sd15_x4")
+    halfway = method.resolve(pipe, 64, 128)
+    assert halfway.dispersed_tau == 40
+    assert set(halfway.dilation.values()) == {2.83}  # 4 sqrt(8 / 16)
+    assert ScaleCrafter("sd15_x8", tables=TABLES).resolve(pipe, 64, 64) == Settings.load("sd15_x8")
     with pytest.raises(ValueError, match="there are no settings for this model"):
         ScaleCrafter().resolve(pipe, 64, 64)
     with pytest.raises(ValueError, match="no settings 'nowhere.yaml'"):
@@ -34,11 +36,11 @@ def test_auto_chooses_from_tables_for_models_without_shipped_settings(pipe):
 
 
 def test_changes_and_radius_apply_to_the_settings(pipe):
-    changed = ScaleCrafter(SCENES_X4, {"tau": 20, "progressive": None}, radius=3).resolve(pipe, 64, 64)
+    changed = ScaleCrafter("sd15_x4", {"tau": 20, "progressive": None}, radius=3).resolve(pipe, 64, 64)
     assert changed.tau == 20
     assert not changed.progressive
     assert set(changed.dilation.values()) == {3}
-    assert set(changed.dilation) == set(Settings.load(SCENES_X4).dilation)
+    assert set(changed.dilation) == set(Settings.load("sd15_x4").dilation)
     values = {"dilation": {"mid_block": 2}, "tau": 7}
     assert ScaleCrafter(values).resolve(pipe, 64, 64) == Settings(expand({"mid_block": 2}), tau=7)
 
@@ -51,6 +53,6 @@ def test_between_tables_changes_and_radius_apply_to_both(pipe):
 
 
 def test_description_is_plain_values_of_the_effective_settings(pipe):
-    described = ScaleCrafter(SCENES_X4).describe(pipe, 64, 64)
-    assert json.loads(json.dumps(described)) == Settings.load(SCENES_X4).effective().to_dict()
+    described = ScaleCrafter("sd15_x4").describe(pipe, 64, 64)
+    assert json.loads(json.dumps(described)) == Settings.load("sd15_x4").effective().to_dict()
     assert not pipe.unet._forward_hooks

@@ -9,7 +9,7 @@ from PIL import Image
 
 from eval import features as module
 from eval.crops import WHOLE, Crops
-from eval.features import images_to_features
+from eval.features import crop_extractor, images_to_features
 from eval.image_sets import find_images
 from eval.images import ImageFile
 from eval.index import look_up, require_one_size
@@ -20,6 +20,19 @@ def write_image(path: Path, seed: int, size: tuple[int, int] = (6, 8)) -> Path:
     pixels = np.random.default_rng(seed).integers(0, 256, size=(*size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
+
+
+class Brightness:
+    """Extractor of one number that counts what it has seen."""
+
+    name, digest, dim = "brightness", "1", 1
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.seen += len(images)
+        return images.mean(axis=(1, 2, 3), dtype=np.float32)[:, None]
 
 
 @pytest.fixture
@@ -80,6 +93,22 @@ def test_each_image_is_decoded_once_for_all_croppings(images: list[ImageFile], t
     assert [len(rows) for rows in found] == [5, 10, 5]
     for cropping, rows in zip(croppings, found, strict=True):
         np.testing.assert_array_equal(run(images, MeanColour(), tmp_path / "alone", croppings=[cropping]), rows)
+
+
+def test_crops_go_to_the_extractor_for_crops(images: list[ImageFile], tmp_path: Path) -> None:
+    """Another number of features, cached apart; an extractor without one takes crops itself."""
+    whole, crops = MeanColour("whole"), Brightness()
+    assert crop_extractor(whole) is whole
+    whole.for_crops = crops
+    croppings = [WHOLE, Crops(4, 3)]
+    found = images_to_features(images, whole, cache_dir=tmp_path, croppings=croppings)
+    assert [features.shape for features in found] == [(len(images), 4), (3 * len(images), 1)]
+    assert (whole.seen, crops.seen) == (len(images), 3 * len(images))
+    (alone,) = images_to_features(images, crops, cache_dir=tmp_path / "other", croppings=croppings[1:])
+    np.testing.assert_array_equal(found[1], alone)
+    again = images_to_features(images, whole, cache_dir=tmp_path, croppings=croppings)
+    np.testing.assert_array_equal(again[1], alone)
+    assert (whole.seen, crops.seen) == (len(images), 6 * len(images))
 
 
 def test_replaced_image_is_noticed(images: list[ImageFile], tmp_path: Path) -> None:

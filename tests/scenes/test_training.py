@@ -1,14 +1,21 @@
-"""The training loop: learning rates, averaged weights, and resuming from a checkpoint."""
+"""The training loop (learning rates, averaged weights, resuming from a checkpoint), and a few steps of the autoencoder
+and of the diffusion model.
+"""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from experiments.scenes.model import LATENT_CHANNELS, build_autoencoder, build_scheduler, build_tokenizer
 from experiments.scenes.renderer.scene import render_all, sample_scenes
-from experiments.scenes.training.data import counting_scenes, rendered
+from experiments.scenes.training import autoencoder, diffusion
+from experiments.scenes.training.autoencoder import encode, psnr, to_tensor, train_autoencoder, training_batch
+from experiments.scenes.training.data import rendered
+from experiments.scenes.training.diffusion import CAPTION_DROPOUT, TextToImage, train_diffusion
 from experiments.scenes.training.loop import TrainingSchedule, run_training, step_generator
 
 SCHEDULE = TrainingSchedule("toy", steps=400, batch=4, learning_rate=0.1, ema=0.9, warmup=10)
@@ -68,7 +75,111 @@ def test_rendered_sets_are_cached_by_scenes_and_size(tmp_path):
     np.save(file, np.zeros((3, 16, 16, 3), np.uint8))
     assert not rendered(scenes, 16, tmp_path / "new/train.npy").any()  # loaded, not rendered again
     assert rendered(scenes, 8, tmp_path / "new/train.npy").shape == (3, 8, 8, 3)
+    assert rendered(scenes, (8, 12), tmp_path / "new/train.npy").shape == (3, 8, 12, 3)
 
 
-def test_counting_scenes_have_one_to_sixteen_copies():
-    assert {scene.copies for scene in counting_scenes(400, 1)} == set(range(1, 17))
+def logged(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+CROPS = TrainingSchedule("crops", steps=1, batch=16, learning_rate=0.0)
+
+
+def test_autoencoder_batches_are_crops_of_every_set():
+    """Sets of constant images of their own grey and size; every other batch is mirrored."""
+    sets = [np.full((3, side, side, 3), grey, np.uint8) for side, grey in ((64, 0), (100, 100), (128, 200))]
+    batch = training_batch(sets, CROPS, 0)
+    assert batch.shape == (16, 3, 64, 64)
+    greys = ((batch.amax((1, 2, 3)) + 1) * 127.5).round().int().tolist()
+    assert greys == [(0, 100, 200)[i % 3] for i in range(16)]
+    ramp = [np.broadcast_to(np.arange(128, dtype=np.uint8)[:, None], (2, 128, 128, 3))]  # brighter to the right
+    assert training_batch(ramp, CROPS, 0).diff(dim=3).mean() > 0 > training_batch(ramp, CROPS, 1).diff(dim=3).mean()
+    assert torch.equal(training_batch(ramp, CROPS, 7), training_batch(ramp, CROPS, 7))
+
+
+def test_psnr_is_that_of_the_definition():
+    images = render_all(sample_scenes(3, seed=0), 32, 32)
+    torch.manual_seed(0)
+    vae = build_autoencoder().eval()
+    with torch.no_grad():
+        restored = vae(to_tensor(images)).sample.clamp(-1, 1)
+    found = ((restored + 1) * 127.5).round().permute(0, 2, 3, 1).numpy()
+    error = np.square(found.astype(float) - images).mean()
+    assert psnr(vae, images, batch=2) == pytest.approx(10 * np.log10(255**2 / error), abs=0.01)
+
+
+def test_autoencoder_trains_and_scales_its_latents(tmp_path, monkeypatch):
+    for name in ("NARROW", "SCHEDULE"):
+        monkeypatch.setattr(autoencoder, name, replace(getattr(autoencoder, name), steps=3, batch=2, warmup=1))
+    sets = [render_all(sample_scenes(4, seed=side), side, side) for side in (64, 96)]
+    vae = train_autoencoder(sets, tmp_path, tmp_path / "log.jsonl")
+    entries = logged(tmp_path / "log.jsonl")
+    assert [entry["stage"] for entry in entries] == ["autoencoder-8-channels", "autoencoder"]
+    assert all(np.isfinite(entry["loss"]) for entry in entries)
+    latents = torch.cat([encode(vae, images).flatten() for images in sets])
+    assert (latents * vae.config.scaling_factor).std() == pytest.approx(1, abs=0.01)
+    again = train_autoencoder(sets, tmp_path, tmp_path / "log.jsonl")
+    assert all(torch.equal(a, b) for a, b in zip(vae.parameters(), again.parameters(), strict=True))
+
+
+def test_widening_keeps_what_the_narrow_autoencoder_has_learned():
+    """Of twelve means and twelve variances, the first eight of each are the narrow one's; all else stays."""
+    narrow, wide = build_autoencoder(8), build_autoencoder(12)
+    before, small = {k: v.clone() for k, v in wide.state_dict().items()}, narrow.state_dict()
+    autoencoder.widen(narrow, wide)
+    kept = [*range(8), *range(12, 20)]
+    for name, after in wide.state_dict().items():
+        if after.shape == small[name].shape:
+            assert torch.equal(after, small[name])
+    after = wide.state_dict()["encoder.conv_out.bias"]
+    assert torch.equal(after[kept], small["encoder.conv_out.bias"])
+    rest = [8, 9, 10, 11, 20, 21, 22, 23]
+    assert torch.equal(after[rest], before["encoder.conv_out.bias"][rest])
+    mixed = wide.state_dict()["quant_conv.weight"]
+    assert torch.equal(mixed[kept][:, kept], small["quant_conv.weight"])
+    assert torch.equal(mixed[rest], before["quant_conv.weight"][rest])
+    assert torch.equal(wide.state_dict()["decoder.conv_in.weight"][:, :8], small["decoder.conv_in.weight"])
+
+
+@pytest.fixture
+def short_diffusion(monkeypatch):
+    schedules = tuple(replace(each, steps=2, batch=2, warmup=1) for each in diffusion.SCHEDULES)
+    monkeypatch.setattr(diffusion, "SCHEDULES", schedules)
+
+
+def test_diffusion_trains_on_each_size_in_turn(tmp_path, short_diffusion):
+    captions = [scene.caption for scene in sample_scenes(3, seed=0)]
+    latents = [torch.randn(3, LATENT_CHANNELS, side, side) for side in (8, 16)]
+    log = tmp_path / "log.jsonl"
+    text_encoder, unet = train_diffusion(latents, captions, build_tokenizer(tmp_path / "tokenizer"), tmp_path, log)
+    assert [(entry["stage"], entry["step"]) for entry in logged(log)] == [("diffusion-half-size", 2), ("diffusion", 2)]
+    assert all(np.isfinite(entry["loss"]) for entry in logged(log))
+    assert not text_encoder.training
+    assert not unet.training
+    with pytest.raises(ValueError, match="zip"):
+        train_diffusion(latents[:1], captions, build_tokenizer(tmp_path / "tokenizer"), tmp_path, log)
+
+
+def test_diffusion_learns_velocities_and_drops_captions(tmp_path, monkeypatch):
+    """For latents of zeros the velocity is noise times sqrt(alpha): a prediction of zeros has the mean alpha as loss.
+    For large latents it is the latent times -sqrt(1 - alpha).
+    """
+    schedule = replace(diffusion.SCHEDULES[1], steps=4, batch=400, warmup=1)
+    monkeypatch.setattr(diffusion, "SCHEDULES", (schedule,))
+    seen = []
+
+    def zeros(self, noisy, timesteps, tokens):
+        seen.append(tokens)
+        return 0 * noisy + 0 * next(self.unet.parameters()).sum()
+
+    monkeypatch.setattr(TextToImage, "forward", zeros)
+    alpha = build_scheduler().alphas_cumprod.mean().item()
+    tokenizer = build_tokenizer(tmp_path / "tokenizer")
+    for value, expected in ((0.0, alpha), (100.0, 100**2 * (1 - alpha))):
+        folder = tmp_path / str(value)
+        folder.mkdir()
+        latents = [torch.full((5, LATENT_CHANNELS, 2, 2), value)]
+        train_diffusion(latents, ["a red car on a beach"] * 5, tokenizer, folder, folder / "log.jsonl")
+        assert logged(folder / "log.jsonl")[-1]["loss"] == pytest.approx(expected, rel=0.06)
+    lengths = (torch.cat(seen) != tokenizer.pad_token_id).sum(1)
+    assert (lengths < 2).float().mean().item() == pytest.approx(CAPTION_DROPOUT, abs=0.025)

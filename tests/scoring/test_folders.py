@@ -10,8 +10,15 @@ from scipy.stats import t
 
 from eval.score import as_estimate, score_features
 from experiments.scenes.renderer.scene import render, sample_scenes
-from experiments.scenes.scene_features import SceneFeatures
+from experiments.scenes.scene_features import DetailFeatures, SceneFeatures
 from experiments.score_folders import main
+from tests.eval.helpers import MeanColour
+
+
+class Grey(MeanColour):
+    """Mean colours as a feature space of images and crops alike."""
+
+    side, resizing = 100, "none"
 
 
 @pytest.fixture
@@ -52,9 +59,19 @@ def test_crops_leave_out_real_images_that_are_too_small(folders, capsys):
     assert scores["pfid_r"] > 0
     assert scores["protocol"]["reference"]["left_out"] == 2
     assert scores["protocol"]["crops"] == "3 crops of 100x100 per image, by name, seed 0"
+    assert scores["protocol"]["extractor"] == "scenes detail"
+    assert scores["protocol"]["extractor_sha256"] == DetailFeatures().digest
+
+
+def test_whole_reference_needs_one_feature_space(folders, capsys, monkeypatch):
+    """Crops against whole images only where both have the same features; scenes have not."""
+    with pytest.raises(ValueError, match="scenes compares crops in another feature space than whole images"):
+        run(folders, "--crops", "100:3", "--whole-reference", capsys=capsys)
+    monkeypatch.setattr("experiments.scoring.folders.build_extractor", lambda *options: Grey())
+    cropped = run(folders, "--crops", "100:3", capsys=capsys)
     whole = run(folders, "--crops", "100:3", "--whole-reference", capsys=capsys)
     assert whole["protocol"]["reference"]["crops"] == "whole images"
-    assert whole["pfid_r"] != scores["pfid_r"]
+    assert whole["pfid_r"] != cropped["pfid_r"]
 
 
 def test_minimum_side_leaves_out_small_real_images(folders, capsys):
@@ -68,8 +85,11 @@ def test_saved_reference_replaces_its_images(folders, capsys):
     expected = run(folders, "--save-reference", str(folders / "real.npz"), capsys=capsys)
     found = run(folders, "--reference", str(folders / "real.npz"), capsys=capsys)
     assert found == expected
-    with pytest.raises(ValueError, match="its crops is whole images, here it is 3 crops of 64x64"):
+    with pytest.raises(ValueError, match="its extractor is scenes, here it is scenes detail"):
         run(folders, "--reference", str(folders / "real.npz"), "--crops", "64:3", capsys=capsys)
+    run(folders, "--save-reference", str(folders / "crops.npz"), "--crops", "32:2", capsys=capsys)
+    with pytest.raises(ValueError, match="its crops is 2 crops of 32x32 .*, here it is 3 crops of 64x64"):
+        run(folders, "--reference", str(folders / "crops.npz"), "--crops", "64:3", capsys=capsys)
 
 
 def test_tar_shards_and_rendered_scenes_are_references(folders, capsys):

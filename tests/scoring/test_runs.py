@@ -8,6 +8,8 @@ from PIL import Image
 
 from experiments.results.reading import RunRow, read_scores
 from experiments.results.score_table import collect
+from experiments.scenes.scene_counter import SceneCounter
+from experiments.scenes.scene_features import DetailFeatures, SceneFeatures
 from experiments.scoring.runs import check_scorable, complete_run, score_run
 from experiments.setup.architecture import open_architecture
 from experiments.setup.compose import compose_config
@@ -34,7 +36,11 @@ def test_a_completed_run_has_all_scores(tiny):
         assert metrics[f"{key}_se"] >= 0
     assert metrics["repetition"] >= 0
     assert metrics["seconds_per_image"] > 0
-    assert metrics["protocol"]["reference"]["n"] == 12
+    protocol = metrics["protocol"]
+    assert protocol["reference"]["n"] == 12
+    assert protocol["extractor_sha256"] == protocol["accuracy_sha256"] == SceneFeatures().digest
+    assert protocol["crop_extractor_sha256"] == DetailFeatures().digest
+    assert protocol["repetition_sha256"] == SceneCounter().digest
 
 
 def test_u_net_evaluations_are_counted(tiny):

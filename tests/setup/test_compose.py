@@ -6,7 +6,7 @@ from itertools import zip_longest
 import pytest
 
 from experiments.setup.compose import compose_config, plain_values
-from experiments.setup.runs import build_run, resolve_limit
+from experiments.setup.runs import base_run, build_run, resolve_limit
 from experiments.setup.schema import CONF
 from tests.tiny import tiny_overrides
 
@@ -66,3 +66,31 @@ def test_paper_limit_depends_on_the_size():
     assert [resolve_limit("paper", side, side) for side in (512, 1024, 1025)] == [30_000, 30_000, 10_000]
     assert resolve_limit(7, 64, 64) == 7
     assert resolve_limit(None, 64, 64) is None
+
+
+def test_scenes_have_fewer_prompts_at_sizes_that_cost_more(tiny):
+    """Of nested sets, and those of a run are those of its base samples; other prompts keep their own number."""
+    tiny = [line for line in tiny if not line.startswith("prompts.limit")]
+    runs = {
+        name: build_run(compose_config([*tiny, f"resolution={name}"])) for name in ("x1", "x4", "x6_25", "x8", "x16")
+    }
+    assert {name: len(run.prompts) for name, run in runs.items()} == {
+        "x1": 32,
+        "x4": 32,
+        "x6_25": 24,
+        "x8": 24,
+        "x16": 16,
+    }
+    for run in runs.values():
+        assert list(run.prompts) == list(runs["x1"].prompts[: len(run.prompts)])
+        assert base_run(run).prompts == run.prompts
+        assert base_run(run).folder == base_run(runs["x1"]).folder
+    limits = [compose_config([line, "resolution=x16"]).prompts.limit for line in ("prompts=demo", "experiment=paper")]
+    assert limits == [None, "paper"]
+    assert compose_config(["experiment=ablate_tau", "resolution=x16"]).prompts.limit == 16
+
+
+def test_paper_sampler_has_the_papers_steps_and_each_methods_noise():
+    found = [compose_config(["sampler=paper", f"method={name}"]).sampler for name in ("direct", "multidiffusion")]
+    assert [(each.steps, each.eta) for each in found] == [(50, 1.0), (50, 0.0)]
+    assert compose_config([]).sampler.steps == compose_config([]).model.steps

@@ -17,7 +17,7 @@ from experiments.sampling.manifest import read_records
 from experiments.setup.compose import compose_config
 from experiments.setup.models import resolve_dtype
 from experiments.setup.runs import build_run
-from tests.tiny import SCENES_X4, tiny_overrides, tiny_upscaler, tiny_vae
+from tests.tiny import tiny_overrides, tiny_upscaler, tiny_vae
 
 DAMPED = ["scalecrafter.noise_damped_tau=40", "scalecrafter.noise_damped_dilation={down_blocks.0: 3, up_blocks.3: 3}"]
 DISPERSED = ["scalecrafter.dispersed=[mid_block]", "scalecrafter.dispersed_tau=40"]
@@ -48,10 +48,7 @@ CHANGES = {
     "prompts.seed": ([], "prompts.seed=7"),
     "seed": ([], "seed=1"),
     "scalecrafter.settings": ([], "scalecrafter.settings=sdxl_x4"),
-    "model.settings": (
-        ["scalecrafter.settings=auto", f"model.settings={{4: {SCENES_X4}}}"],
-        "model.settings={4: sdxl_x4}",
-    ),
+    "model.settings": (["scalecrafter.settings=auto", "model.settings={4: sd15_x4}"], "model.settings={4: sdxl_x4}"),
     "scalecrafter.radius": ([], "scalecrafter.radius=3"),
     "scalecrafter.tau": ([], "scalecrafter.tau=20"),
     "scalecrafter.progressive": (["scalecrafter.radius=4"], "scalecrafter.progressive=true"),
@@ -83,6 +80,7 @@ KEEPS = {
     "model.side": ([], "model.side=32"),
     "model.tiled_above": ([], "model.tiled_above=1"),
     "prompts.limit": ([], "prompts.limit=2"),
+    "resolution.images": (["prompts.limit=${resolution.images}", "resolution.images=1"], "resolution.images=2"),
     "batch_size": ([], "batch_size=1"),
     "shard": ([], "shard=0/1"),
     "paths.results": ([], "paths.results=elsewhere"),

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.scenes.renderer.backgrounds import BACKGROUND_PAINTERS, Canvas, paint
-from experiments.scenes.renderer.objects import OBJECT_LAYERS, Colour, rgb
-from experiments.scenes.renderer.shapes import Grid, ellipse
+from experiments.scenes.renderer.frame import Colour, Frame, rgb
+from experiments.scenes.renderer.objects import OBJECT_LAYERS
+from experiments.scenes.renderer.shapes import Grid, covered, ellipse, window
 
 OBJECTS = tuple(OBJECT_LAYERS)
 HUES = {"red": 0.995, "orange": 0.075, "yellow": 0.145, "green": 0.37, "blue": 0.61, "purple": 0.77}
@@ -28,8 +29,10 @@ PLACE = {"meadow": "in a meadow", "desert": "in a desert", "snow": "in the snow"
 
 @dataclass(frozen=True)
 class Scene:
-    """Contents of one image. ``seed`` determines everything the caption does not mention. ``copies`` > 1 trains the
-    classifier to count; the diffusion model only sees single objects.
+    """Contents of one image. ``seed`` determines everything that the caption does not mention.
+
+    The diffusion model sees single objects, and close-ups of them: crops of ``1 / zoom`` of the frame's sides around
+    the object. Scenes with ``copies`` > 1 are there to train and to check the counter.
     """
 
     object: str
@@ -37,11 +40,13 @@ class Scene:
     background: str
     seed: int
     copies: int = 1
+    zoom: float = 1.0
 
     @property
     def caption(self) -> str:
         article = "an" if self.colour[0] in "aeiou" else "a"
-        return f"{article} {self.colour} {self.object} {PLACE[self.background]}"
+        view = "close up of " if self.zoom > 1 else ""
+        return f"{view}{article} {self.colour} {self.object} {PLACE[self.background]}"
 
 
 def sample_scenes(n: int, seed: int) -> list[Scene]:
@@ -65,50 +70,75 @@ def places(copies: int, rng: np.random.Generator) -> list[tuple[float, float, fl
     """Place the copies of an object.
 
     Returns:
-        (centre x, centre y, size) of each copy, farthest first. A single object fills about 0.6 of the frame; several
-        are smaller, on a jittered grid.
+        (centre x, centre y, size) of each copy, in units of the short side. A single object fills 0.45 to 0.8 of the
+        frame; several are smaller, on a jittered grid, and may overlap.
     """
     if copies == 1:
-        size = rng.uniform(0.56, 0.68)
-        return [(rng.uniform(-0.09, 0.09), rng.uniform(0.30, 0.38) - size / 2, size)]
+        size = rng.uniform(0.45, 0.80)
+        bottom = min(0.46, rng.uniform(0.28, 0.36) + 0.2 * max(0.0, size - 0.5))
+        sideways = 0.5 * max(0.0, 0.92 - size)
+        return [(rng.uniform(-sideways, sideways) * 0.8, bottom - size / 2, size)]
     columns = math.ceil(math.sqrt(copies))
     rows = math.ceil(copies / columns)
     slots = sorted(int(slot) for slot in rng.permutation(columns * rows)[:copies])
-    size = 0.72 / columns
     spots = []
     for slot in slots:
         row, column = divmod(slot, columns)
-        jitter_x, jitter_y = rng.uniform(-0.08, 0.08, 2) / columns
+        size = rng.uniform(0.55, 0.95) / columns
+        jitter_x, jitter_y = rng.uniform(-0.12, 0.12, 2) / columns
         spots.append(((column + 0.5) / columns - 0.5 + jitter_x, (row + 0.5) / rows - 0.5 + jitter_y, size))
     return spots
 
 
+def placement(scene: Scene) -> tuple[float, list[tuple[float, float, float]]]:
+    """The horizon's height, and (centre x, centre y, size) of each object, farthest first.
+
+    The frame's centre is (0, 0) and its short side 1, before any zoom.
+    """
+    rng = np.random.default_rng([scene.seed, 1])
+    return float(rng.uniform(-0.02, 0.12)), places(scene.copies, rng)
+
+
 def paint_object(
-    image: Canvas,
-    scene: Scene,
-    x: Grid,
-    y: Grid,
-    spot: tuple[float, float, float],
-    rng: np.random.Generator,
+    image: Canvas, scene: Scene, x: Grid, y: Grid, spot: tuple[float, float, float], pixel: float, index: int
 ) -> None:
-    """Paint one copy of the scene's object onto ``image`` in place at ``spot`` = (centre x, centre y, size)."""
+    """Paint copy number ``index`` of the scene's object onto ``image`` in place at ``spot``."""
     centre_x, centre_y, size = spot
-    pixel = 1.0 / min(x.shape)
-    tilt, mirror = rng.uniform(-0.07, 0.07), rng.choice([-1.0, 1.0])
+    rng = np.random.default_rng([scene.seed, 2, index])
+    tilt, mirror = rng.uniform(-0.07, 0.07), np.float32(rng.choice([-1.0, 1.0]))
     colour = main_colour(scene.colour, rng)
     # Painting only the region that the object can cover is much faster than painting the whole image.
     extent = HALF_EXTENT * size + pixel
-    rows = slice(*np.searchsorted(y[:, 0], (centre_y - extent, centre_y + extent)))
-    columns = slice(*np.searchsorted(x[0], (centre_x - extent, centre_x + extent)))
-    region, x, y = image[rows, columns], x[rows, columns], y[rows, columns]
-    shadow = ellipse(x, y, centre_x, centre_y + 0.49 * size, 0.42 * size, 0.06 * size)
-    paint(region, shadow, rgb(0.1, 0.1, 0.15), 0.02, 0.35)
-    u, v = (x - centre_x) / size, (y - centre_y) / size
-    local_x = np.float32(mirror) * (np.cos(tilt) * u + np.sin(tilt) * v).astype(np.float32)
+    here = window(x, y, centre_x, centre_y, extent, extent)
+    region, x, y = image[here], x[here], y[here]
+    if not region.size:
+        return
+    shadow = ellipse(x, y, centre_x + 0.06 * size, centre_y + 0.49 * size, 0.46 * size, 0.065 * size)
+    paint(region, shadow, rgb(0.1, 0.1, 0.15), 0.05 * size + pixel, 0.38)
+    u, v = ((x - centre_x) / size).astype(np.float32), ((y - centre_y) / size).astype(np.float32)
+    local_x = mirror * (np.cos(tilt) * u + np.sin(tilt) * v).astype(np.float32)
     local_y = (-np.sin(tilt) * u + np.cos(tilt) * v).astype(np.float32)
-    light = (1.06 - 0.20 * np.clip(local_y + 0.5, 0, 1))[..., None].astype(np.float32)
-    for distance, layer_colour in OBJECT_LAYERS[scene.object](local_x, local_y, colour, rng):
-        paint(region, distance, np.clip(layer_colour * light, 0, 1), pixel / size)
+    frame = Frame(local_x, local_y, (u, v), tilt, float(mirror), pixel / size, rng)
+    light = (1.05 - 0.16 * np.clip(local_y + 0.5, 0, 1))[..., None].astype(np.float32)
+    for mask, layer_colour in OBJECT_LAYERS[scene.object](frame, colour):
+        part = covered(mask)
+        shown = layer_colour[part] if layer_colour.ndim == 3 else layer_colour
+        region[part] += mask[part][..., None] * (np.clip(shown * light[part], 0, 1) - region[part])
+
+
+def coordinates(scene: Scene, height: int, width: int) -> tuple[Grid, Grid, float]:
+    """x and y (H, W) of the pixels' centres, and the side of a pixel."""
+    pixel = 1.0 / min(height, width) / scene.zoom
+    centre_x = centre_y = 0.0
+    if scene.zoom > 1:
+        spot_x, spot_y, size = placement(scene)[1][0]
+        away = np.random.default_rng([scene.seed, 3]).uniform(-0.3, 0.3, 2) * size
+        room = 0.5 - 0.5 / scene.zoom
+        centre_x, centre_y = (float(np.clip(c, -room, room)) for c in (spot_x + away[0], spot_y + away[1]))
+    rows = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) * pixel + centre_y
+    columns = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) * pixel + centre_x
+    y, x = (grid.astype(np.float32) for grid in np.meshgrid(rows, columns, indexing="ij"))
+    return x, y, pixel
 
 
 def render(scene: Scene, height: int, width: int) -> NDArray[np.uint8]:
@@ -118,22 +148,20 @@ def render(scene: Scene, height: int, width: int) -> NDArray[np.uint8]:
         (height, width, 3) uint8 RGB. The object scales with the short side; the background fills the long side.
 
     Raises:
-        ValueError: the object, colour or background is unknown, or ``copies`` is below one.
+        ValueError: the object, colour or background is unknown, or ``copies`` or ``zoom`` is below one.
     """
     for value, known in ((scene.object, OBJECTS), (scene.colour, COLOURS), (scene.background, BACKGROUNDS)):
         if value not in known:
             raise ValueError(f"unknown scene factor {value!r}: choose from {', '.join(known)}")
-    if scene.copies < 1:
-        raise ValueError(f"copies must be at least 1, got {scene.copies}")
-    rng = np.random.default_rng(scene.seed)
-    short = min(height, width)
-    rows = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / short
-    columns = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / short
-    y, x = (grid.astype(np.float32) for grid in np.meshgrid(rows, columns, indexing="ij"))
-    image = BACKGROUND_PAINTERS[scene.background](x, y, rng, float(rng.uniform(-0.02, 0.12)), 1.0 / short)
+    if scene.copies < 1 or scene.zoom < 1:
+        raise ValueError(f"copies and zoom must be at least 1, got {scene.copies} and {scene.zoom}")
+    horizon, spots = placement(scene)
+    x, y, pixel = coordinates(scene, height, width)
+    rng = np.random.default_rng([scene.seed, 4])
+    image = BACKGROUND_PAINTERS[scene.background](x, y, rng, horizon, pixel)
     image = np.ascontiguousarray(image, dtype=np.float32)
-    for spot in places(scene.copies, rng):
-        paint_object(image, scene, x, y, spot, rng)
+    for index, spot in enumerate(spots):
+        paint_object(image, scene, x, y, spot, pixel, index)
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 

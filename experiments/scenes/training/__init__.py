@@ -1,4 +1,4 @@
-"""Rendered scenes come in; a trained autoencoder, classifier, text encoder and U-Net go out.
+"""Rendered scenes come in; a trained autoencoder, text encoder, U-Net and three scoring networks go out.
 
 `experiments.scenes.train` runs all stages.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.scenes.model import BASE_PX, build_autoencoder
-from experiments.scenes.renderer.scene import sample_scenes
-from experiments.scenes.training.data import LARGE_SEED, TRAIN_SEED, VALIDATION_SEED, rendered
+from experiments.scenes.renderer.scene import render, sample_scenes
+from experiments.scenes.training.data import VALIDATION_SEED, rendered
 from experiments.scenes.training.loop import TrainingSchedule, run_training, step_generator
 
-SCHEDULE = TrainingSchedule("autoencoder", steps=4500, batch=8, learning_rate=2e-3, ema=0.995)
-KL_WEIGHT = 2e-5
-# A quarter of each batch are crops of larger images, to prepare the decoder for sizes above the base size.
-LARGE_PX, LARGE_SHARE = 192, 4
+# The last four channels join when the first eight have settled: they hold what those cannot.
+NARROW = TrainingSchedule("autoencoder-8-channels", steps=2000, batch=16, learning_rate=2e-3, ema=0.995)
+SCHEDULE = TrainingSchedule("autoencoder", steps=1500, batch=16, learning_rate=1.5e-3, ema=0.995)
+NARROW_CHANNELS = 8
+KL_WEIGHT = 1e-5
+CROP_PX = 64
+LARGE_SIZES = 256, 512
 
 
 def to_tensor(images: NDArray[np.uint8]) -> Tensor:
@@ -26,17 +31,16 @@ def to_tensor(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def training_batch(base: NDArray[np.uint8], large: NDArray[np.uint8], step: int) -> Tensor:
-    """Batch (B, 3, 64, 64) of a step: whole base-size images and crops of large ones, mirrored every other step."""
-    generator = step_generator(SCHEDULE, step)
-    count = SCHEDULE.batch // LARGE_SHARE
-    whole = to_tensor(base[torch.randint(len(base), (SCHEDULE.batch - count,), generator=generator).numpy()])
+def training_batch(sets: Sequence[NDArray[np.uint8]], schedule: TrainingSchedule, step: int) -> Tensor:
+    """Batch (B, 3, 64, 64) of a step: crops of images of every set, mirrored every other step."""
+    generator = step_generator(schedule, step)
     crops = []
-    for _ in range(count):
-        index = int(torch.randint(len(large), (), generator=generator))
-        top, left = torch.randint(LARGE_PX - BASE_PX, (2,), generator=generator).tolist()
-        crops.append(large[index, top : top + BASE_PX, left : left + BASE_PX])
-    batch = torch.cat([whole, to_tensor(np.stack(crops))])
+    for index in range(schedule.batch):
+        images = sets[index % len(sets)]
+        chosen = int(torch.randint(len(images), (), generator=generator))
+        top, left = torch.randint(images.shape[1] - CROP_PX + 1, (2,), generator=generator).tolist()
+        crops.append(images[chosen, top : top + CROP_PX, left : left + CROP_PX])
+    batch = to_tensor(np.stack(crops))
     return batch.flip(3) if step % 2 else batch
 
 
@@ -45,7 +49,7 @@ def autoencoder_loss(vae: AutoencoderKL, pixels: Tensor, generator: torch.Genera
     restored = vae.decode(posterior.sample(generator=generator)).sample
     error = restored - pixels
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-    return error.square().mean() + 0.1 * error.abs().mean() + KL_WEIGHT * kl
+    return error.square().mean() + 0.03 * error.abs().mean() + KL_WEIGHT * kl
 
 
 @torch.no_grad()
@@ -61,28 +65,63 @@ def psnr(vae: AutoencoderKL, images: NDArray[np.uint8], batch: int = 64) -> floa
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, images: NDArray[np.uint8], batch: int = 128) -> Tensor:
-    """Encode ``images`` to latent means (N, 8, h, w) float32, not multiplied by the scaling factor."""
+def encode(vae: AutoencoderKL, images: NDArray[np.uint8], batch: int = 16) -> Tensor:
+    """Encode ``images`` to latent means (N, 12, h, w) float32, not multiplied by the scaling factor."""
     chunks = (images[i : i + batch] for i in range(0, len(images), batch))
     return torch.cat([vae.encode(to_tensor(chunk)).latent_dist.mode() for chunk in chunks])
 
 
-def train_autoencoder(folder: Path, log: Path, train_count: int) -> AutoencoderKL:
-    """Train, then set the scaling factor to give the latents unit standard deviation."""
+@torch.no_grad()
+def widen(narrow: AutoencoderKL, wide: AutoencoderKL) -> None:
+    """Copy the weights of ``narrow`` into ``wide``, which has more latent channels; the rest of ``wide`` stays."""
+    few, many = narrow.config.latent_channels, wide.config.latent_channels
+    latents = {few: torch.arange(few), 2 * few: torch.cat([torch.arange(few), many + torch.arange(few)])}
+    target = wide.state_dict()
+    for name, value in narrow.state_dict().items():
+        if value.shape == target[name].shape:
+            target[name].copy_(value)
+            continue
+        place: Tensor = target[name]
+        places = [
+            latents[size] if size != space else torch.arange(size)
+            for size, space in zip(value.shape, place.shape, strict=True)
+        ]
+        place[torch.meshgrid(*places, indexing="ij")] = value
+
+
+def train_autoencoder(sets: Sequence[NDArray[np.uint8]], folder: Path, log: Path) -> AutoencoderKL:
+    """Train, then set the scaling factor to give the latents unit standard deviation.
+
+    Args:
+        sets: image sets (N, H, W, 3) uint8, of which equal shares of each batch are crops.
+        folder: holds the checkpoint.
+        log: JSON lines file for the losses.
+    """
     torch.manual_seed(0)
+    narrow = build_autoencoder(NARROW_CHANNELS).to(memory_format=torch.channels_last)
     vae = build_autoencoder().to(memory_format=torch.channels_last)
-    base = rendered(sample_scenes(train_count, TRAIN_SEED), BASE_PX, folder / "train.npy")
-    large = rendered(sample_scenes(1024, LARGE_SEED), LARGE_PX, folder / "large.npy")
 
-    def loss_at(step: int) -> Tensor:
-        return autoencoder_loss(vae, training_batch(base, large, step), step_generator(SCHEDULE, step + 10**6))
+    def loss_at(model: AutoencoderKL, schedule: TrainingSchedule, step: int) -> Tensor:
+        noise = step_generator(schedule, step + 10**6)
+        return autoencoder_loss(model, training_batch(sets, schedule, step), noise)
 
-    run_training(SCHEDULE, vae, loss_at, folder, log)
-    vae.register_to_config(scaling_factor=round(float(1 / encode(vae, base[:2048]).std()), 5))
+    run_training(NARROW, narrow, partial(loss_at, narrow, NARROW), folder, log)
+    widen(narrow, vae)
+    run_training(SCHEDULE, vae, partial(loss_at, vae, SCHEDULE), folder, log)
+    latents = torch.cat([encode(vae, images[:512]).flatten() for images in sets])
+    vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     return vae
 
 
 def measure_autoencoder(vae: AutoencoderKL, folder: Path) -> dict[str, float]:
-    """PSNR on held-out scenes."""
-    held_out = rendered(sample_scenes(512, VALIDATION_SEED), BASE_PX, folder / "validation.npy")
-    return {"autoencoder_psnr_db": round(psnr(vae, held_out), 2)}
+    """PSNR in dB on held-out scenes at the base size, and on crops of that size of larger images."""
+    scenes = sample_scenes(256, VALIDATION_SEED)
+    report = {"autoencoder_psnr_db": psnr(vae, rendered(scenes, BASE_PX, folder / "autoencoder_validation.npy"))}
+    for size in LARGE_SIZES:
+        starts = np.random.default_rng(size).integers(size - BASE_PX, size=(24, 2))
+        crops = [
+            render(scene, size, size)[top : top + BASE_PX, left : left + BASE_PX]
+            for scene, (top, left) in zip(scenes, starts, strict=False)
+        ]
+        report[f"autoencoder_psnr_db_{size}"] = psnr(vae, np.stack(crops))
+    return {name: round(value, 2) for name, value in report.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,38 +13,58 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from eval.files import open_atomically
-from experiments.scenes.renderer.scene import Scene, render, sample_scenes
+from experiments.scenes.renderer.scene import Scene, placement, render, sample_scenes
 
-# Seeds of `sample_scenes`, one for each purpose.
-TRAIN_SEED, VALIDATION_SEED, COUNTING_SEED, LARGE_SEED = 101, 202, 303, 404
+# Seeds of `sample_scenes`, one for each purpose; COUNTING_SEED to + 9 for sets of other shapes.
+TRAIN_SEED, VALIDATION_SEED, COUNTING_SEED, LARGE_SEED, DETAIL_SEED, CLOSE_SEED = 101, 202, 303, 404, 606, 707
+MOST_COPIES = 36
+SINGLE_SHARE = 0.2  # of the scenes for counting
+
+Spot = tuple[float, float, float]  # centre x, centre y and size of an object, see `placement`
+
+
+def spots(scene: Scene) -> list[Spot]:
+    """Where the objects of a scene are, in units of the short side from the centre of the frame."""
+    return placement(scene)[1]
+
+
+def with_copies(scene: Scene, copies: int) -> Scene:
+    """The same scene with another number of objects."""
+    return replace(scene, copies=copies)
 
 
 def counting_scenes(n: int, seed: int) -> list[Scene]:
-    """Sample ``n`` scenes with 1 to 16 copies, uniformly distributed."""
-    copies = np.random.default_rng([seed, 2]).integers(1, 17, size=n)
-    return [
-        Scene(s.object, s.colour, s.background, s.seed, copies=int(c))
-        for s, c in zip(sample_scenes(n, seed), copies, strict=True)
-    ]
+    """Sample ``n`` scenes: a fifth with one object, the others with 2 to 36, whose logarithms are uniform."""
+    rng = np.random.default_rng([seed, 2])
+    several = np.exp(rng.uniform(np.log(1.5), np.log(MOST_COPIES + 0.5), size=n)).round().astype(int)
+    copies = np.where(rng.random(n) < SINGLE_SHARE, 1, several)
+    return [with_copies(scene, int(count)) for scene, count in zip(sample_scenes(n, seed), copies, strict=True)]
 
 
-def rendered(scenes: list[Scene], size_px: int, cache: Path) -> NDArray[np.uint8]:
+def close_ups(n: int, seed: int) -> list[Scene]:
+    """Sample ``n`` close-ups, of a half to a quarter of the frame's sides."""
+    zooms = 2 ** np.random.default_rng([seed, 2]).uniform(0.7, 2, size=n)
+    return [replace(scene, zoom=round(float(z), 3)) for scene, z in zip(sample_scenes(n, seed), zooms, strict=True)]
+
+
+def rendered(scenes: list[Scene], size_px: int | tuple[int, int], cache: Path) -> NDArray[np.uint8]:
     """Render ``scenes`` in parallel, or load them from the cache.
 
     Args:
         scenes: scenes to render.
-        size_px: height and width.
+        size_px: side of square images, or (height, width).
         cache: path of the cache; a hash of the scenes and the size is appended to its name.
 
     Returns:
-        (N, size, size, 3) uint8, memory-mapped.
+        (N, height, width, 3) uint8, memory-mapped.
     """
     key = hashlib.sha256(repr((scenes, size_px)).encode()).hexdigest()[:8]
     cache = cache.with_name(f"{cache.stem}-{key}.npy")
     if not cache.exists():
-        render_square = partial(render, height=size_px, width=size_px)
+        height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
+        render_one = partial(render, height=height, width=width)
         with ProcessPoolExecutor() as pool:
-            results = pool.map(render_square, scenes, chunksize=64)
+            results = pool.map(render_one, scenes, chunksize=64)
             images = list(tqdm(results, total=len(scenes), desc=f"rendering {cache.stem}"))
         with open_atomically(cache) as stream:
             np.save(stream, np.stack(images))

@@ -1,0 +1,242 @@
+"""The committed scoring networks, on rendered scenes whose contents are known: each answers its own question."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from torch.nn import functional as F
+
+from eval.corruptions import CORRUPTIONS, STEPS, corrupt
+from eval.crops import WHOLE, Crops
+from eval.features import crop_extractor, extractor_for
+from eval.fid import features_to_fid
+from experiments.scenes import WEIGHTS
+from experiments.scenes.networks import DETAIL_FILE, REPETITION_FILE, STRUCTURE_FILE, load_network, save_network
+from experiments.scenes.renderer.scene import render, render_all, sample_scenes
+from experiments.scenes.scene_counter import SceneCounter
+from experiments.scenes.scene_features import DetailFeatures, SceneDistance, SceneFeatures
+from experiments.scenes.training.autoencoder import to_tensor
+from experiments.scenes.training.counting import CounterNetwork
+from experiments.scenes.training.damaged import HARMLESS
+from experiments.scenes.training.data import counting_scenes, spots, with_copies
+from experiments.scenes.training.detail import DetailNetwork
+from experiments.scenes.training.structure import StructureNetwork
+
+UNSEEN = 90211  # a seed of `sample_scenes` that nothing else uses
+CROPS = Crops(64, 4)
+
+
+def damaged_crops(kind: str, step: int, count: int = 24, size: int = 256) -> np.ndarray:
+    """(count * 4, 64, 64, 3) crops of damaged renders."""
+    images = render_all(sample_scenes(count, UNSEEN), size, size)
+    damaged = [corrupt(image, kind, step, str(i)) for i, image in enumerate(images)]
+    return np.concatenate([CROPS.crops(image, str(i), i) for i, image in enumerate(damaged)])
+
+
+@pytest.mark.parametrize("side", [128, 256, 512])
+def test_structure_recognises_unseen_scenes(side):
+    scenes = sample_scenes(48, UNSEEN + side)
+    found = SceneFeatures().predict(render_all(scenes, side, side))
+    for factor in ("object", "colour", "background"):
+        assert np.mean([f == getattr(s, factor) for f, s in zip(found[factor], scenes, strict=True)]) >= 0.97
+
+
+def test_structure_finds_the_pose():
+    """Centre and size within a twentieth of the frame's side on average, and in the right order."""
+    scenes = sample_scenes(96, UNSEEN)
+    network = SceneFeatures().network
+    found = network.describe(to_tensor(render_all(scenes, 128, 128)))["pose"].detach().numpy()
+    truth = np.array([spots(scene)[0] for scene in scenes])
+    assert np.abs(found - truth).mean() < 0.05
+    for axis in (0, 2):
+        assert spearmanr(found[:, axis], truth[:, axis]).statistic > 0.9
+
+
+def test_structure_features_see_composition_before_pixels():
+    """Four objects instead of one, or quadrants that changed places, cost more FID than noise, JPEG or halos."""
+    extractor = SceneFeatures()
+    scenes = sample_scenes(144, UNSEEN)
+    images = render_all(scenes, 128, 128)
+    reference = extractor(render_all(sample_scenes(288, UNSEEN + 1), 128, 128))
+
+    def fid(changed) -> float:
+        return features_to_fid(extractor(np.stack(changed)), reference)
+
+    composed = [fid([render(with_copies(scene, 4), 128, 128) for scene in scenes])]
+    composed.append(fid([corrupt(image, "swapped quadrants", 2, str(i)) for i, image in enumerate(images)]))
+    kinds = ("noise", "JPEG", "ringing")
+    fine = [fid([corrupt(image, kind, 2, str(i)) for i, image in enumerate(images)]) for kind in kinds]
+    assert min(composed) > max(fine)
+    assert min(composed) > 2 * fid(images)
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+def test_detail_sees_each_damage(kind):
+    """At the third of four steps in most crops; a crop of sky shows little. FID to untouched crops grows with it."""
+    extractor = DetailFeatures()
+    assert extractor.damage(damaged_crops(kind, 3))[0].count(kind) / 96 > 0.6
+    reference = extractor(damaged_crops("blur", 0))
+    fid = [features_to_fid(extractor(damaged_crops(kind, step)), reference) for step in (1, 4)]
+    assert 0.01 < fid[0] < fid[1]
+
+
+def test_detail_finds_nothing_in_untouched_crops():
+    for size in (128, 256, 512):
+        kinds, strengths = DetailFeatures().damage(damaged_crops("blur", 0, size=size))
+        assert kinds.count("none") / len(kinds) > 0.6
+        assert np.median(strengths) < 0.15
+
+
+@pytest.mark.parametrize("kind", ["blur", "enlarged"])
+def test_detail_ranks_strengths(kind):
+    means = [DetailFeatures().damage(damaged_crops(kind, step))[1].mean() for step in (0, *STEPS)]
+    assert means == sorted(means)
+
+
+def test_detail_hardly_sees_composition():
+    """Images with four objects differ less from real ones than slightly damaged ones do."""
+    extractor = DetailFeatures()
+    scenes = sample_scenes(48, UNSEEN)
+
+    def features(images) -> np.ndarray:
+        return extractor(np.concatenate([CROPS.crops(image, str(i), i) for i, image in enumerate(images)]))
+
+    single = render_all(scenes, 256, 256)
+    reference = features(single)
+    repeated = features_to_fid(features([render(with_copies(s, 4), 256, 256) for s in scenes]), reference)
+    for kind in ("blur", "dilation grid"):
+        damaged = [corrupt(image, kind, 2, str(i)) for i, image in enumerate(single)]
+        assert repeated < features_to_fid(features(damaged), reference)
+
+
+@pytest.mark.parametrize("size", [(128, 128), (256, 256), (512, 512), (256, 384)])
+def test_counter_on_single_objects(size):
+    """One object is one, large or small, at any size of the image."""
+    images = render_all(sample_scenes(24, UNSEEN), *size)
+    assert np.abs(SceneCounter()(images) - 1).mean() < 0.1
+
+
+@pytest.mark.parametrize("side", [128, 512])
+def test_counter_counts_copies(side):
+    """Mean error up to four, relative error beyond, and rank correlation over 1 to 36."""
+    scenes = counting_scenes(48, UNSEEN)
+    truth = np.array([scene.copies for scene in scenes])
+    found = SceneCounter()(render_all(scenes, side, side))
+    few = truth <= 4
+    assert np.abs(found - truth)[few].mean() <= 0.3
+    assert (np.abs(found - truth) / truth)[~few].mean() <= 0.15
+    assert spearmanr(found, truth).statistic >= 0.97
+
+
+def test_counter_withstands_damage():
+    """The second step of what samplers do to details changes a count of nine by less than one on average."""
+    images = render_all([with_copies(scene, 9) for scene in sample_scenes(12, UNSEEN)], 256, 256)
+    for kind in ("blur", "noise", "dilation grid", "JPEG", "colour shift"):
+        damaged = np.stack([corrupt(image, kind, 2, str(i)) for i, image in enumerate(images)])
+        assert np.abs(SceneCounter()(damaged) - 9).mean() < 1, kind
+
+
+def test_counts_of_images_side_by_side_add_up():
+    numbers = zip(sample_scenes(8, UNSEEN), (1, 2, 3, 5) * 2, strict=True)
+    images = render_all([with_copies(scene, number) for scene, number in numbers], 256, 256)
+    pairs = np.concatenate([images[0::2], images[1::2]], axis=2)
+    counts = SceneCounter()(images)
+    np.testing.assert_allclose(SceneCounter()(pairs), counts[0::2] + counts[1::2], atol=1)
+
+
+@pytest.mark.parametrize(("extractor", "size"), [(SceneFeatures, 256), (DetailFeatures, 64)])
+def test_features_are_independent_of_batch(extractor, size):
+    extractor, images = extractor(), render_all(sample_scenes(5, UNSEEN), size, size)
+    together = extractor(images)
+    assert together.shape == (5, extractor.dim)
+    assert together.dtype == np.float32
+    np.testing.assert_allclose(np.concatenate([extractor(image[None]) for image in images]), together, atol=1e-4)
+
+
+def test_counts_are_independent_of_batch():
+    images = render_all([with_copies(scene, 6) for scene in sample_scenes(3, UNSEEN)], 96, 160)
+    together = SceneCounter()(images)
+    assert together.dtype == np.float32
+    np.testing.assert_allclose([SceneCounter()(image[None])[0] for image in images], together, atol=1e-3)
+
+
+def test_an_image_without_objects_counts_as_one():
+    """A count below one would be a negative repetition."""
+    grey = np.full((2, 128, 128, 3), 127, np.uint8)
+    assert (SceneCounter()(grey) >= 1).all()
+
+
+def test_crops_have_an_extractor_of_their_own():
+    extractor = SceneFeatures()
+    assert extractor_for(extractor, WHOLE) is extractor
+    assert isinstance(extractor_for(extractor, CROPS), DetailFeatures)
+    assert crop_extractor(extractor).digest != extractor.digest
+    detail = DetailFeatures()
+    assert extractor_for(detail, CROPS) is detail
+
+
+def test_distance_is_zero_for_equal_images_and_differentiable():
+    images = to_tensor(render_all(sample_scenes(3, UNSEEN), 128, 128))
+    others = images.flip(0).requires_grad_()
+    distances = SceneDistance()(images, others)
+    assert distances.shape == (3,)
+    assert distances[1] == 0  # the middle image is compared with itself
+    assert (distances[[0, 2]] > 0.1).all()
+    distances.sum().backward()
+    assert others.grad.abs().sum() > 0
+
+
+def test_distance_grows_with_blur():
+    images = to_tensor(render_all(sample_scenes(4, UNSEEN), 128, 128))
+    blurred = [F.avg_pool2d(images, k, stride=1, padding=k // 2, count_include_pad=False) for k in (1, 3, 7, 15)]
+    means = [SceneDistance()(images, each).mean().item() for each in blurred]
+    assert all(a < b for a, b in itertools.pairwise(means))
+
+
+LOADERS = {STRUCTURE_FILE: SceneFeatures, DETAIL_FILE: DetailFeatures, REPETITION_FILE: SceneCounter}
+
+
+@pytest.mark.parametrize("file", LOADERS)
+def test_missing_or_damaged_network_raises(tmp_path, file):
+    with pytest.raises(FileNotFoundError, match=rf"scenes network not found at .*{file}: restore it with git"):
+        LOADERS[file](tmp_path)
+    (tmp_path / file).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=rf"scenes network at .*{file} is damaged: restore it with git"):
+        LOADERS[file](tmp_path)
+
+
+def test_another_networks_file_is_refused(tmp_path):
+    save_network(CounterNetwork(), tmp_path / STRUCTURE_FILE)
+    with pytest.raises(ValueError, match="is damaged"):
+        SceneFeatures(tmp_path)
+
+
+@pytest.mark.parametrize("network", [StructureNetwork, DetailNetwork, CounterNetwork])
+def test_networks_are_small_and_stored_in_half_precision(tmp_path, network):
+    saved, loaded = network(), network()
+    save_network(saved, tmp_path / "a.safetensors")
+    save_network(saved, tmp_path / "b.safetensors")
+    assert load_network(loaded, tmp_path / "a.safetensors") == load_network(loaded, tmp_path / "b.safetensors")
+    for name, value in saved.state_dict().items():
+        assert (loaded.state_dict()[name] - value).abs().max() <= 1e-3 * value.abs().max()
+    assert sum(parameter.numel() for parameter in saved.parameters()) < 0.6e6
+    assert (tmp_path / "a.safetensors").stat().st_size < 1.3e6
+
+
+def test_committed_files_are_small():
+    assert sum((WEIGHTS / file).stat().st_size for file in LOADERS) < 4e6
+
+
+@pytest.mark.parametrize("side", [48, 128])
+def test_detail_takes_crops_of_other_sizes(side):
+    """It sees damage in smaller and larger crops than it was trained with."""
+    extractor, images = DetailFeatures(), render_all(sample_scenes(24, UNSEEN), 256, 256)
+    for kind in ("noise", "dilation grid"):
+        damaged = [corrupt(image, kind, 3, str(i)) for i, image in enumerate(images)]
+        crops = np.concatenate([Crops(side, 2).crops(image, str(i), i) for i, image in enumerate(damaged)])
+        assert extractor.damage(crops)[0].count(kind) / len(crops) > 0.6
+
+
+def test_every_trained_damage_is_one_of_eval():
+    assert set(HARMLESS) < set(CORRUPTIONS)
