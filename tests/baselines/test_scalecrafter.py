@@ -21,13 +21,12 @@ def test_auto_equals_direct_at_the_training_size(pipe):
 
 
 def test_auto_chooses_from_tables_for_models_without_shipped_settings(pipe):
-    """A shipped name at four times the area, a file at sixteen, and at eight times the file, scaled."""
+    """A shipped name at four times the area, a file at sixteen, and that for sixteen at eight too."""
     method = ScaleCrafter(tables=TABLES)
     assert method.resolve(pipe, 64, 64) == Settings.load("sd15_x4")
     assert method.resolve(pipe, 128, 128) == Settings.load(TABLES[16])
-    halfway = method.resolve(pipe, 64, 128)
-    assert halfway.dispersed_tau == 40
-    assert set(halfway.dilation.values()) == {2.83}  # 4 sqrt(8 / 16)
+    assert method.resolve(pipe, 64, 128) == Settings.load(TABLES[16])
+    assert set(method.resolve(pipe, 80, 80).dilation.values()) == {2.5}
     assert ScaleCrafter("sd15_x8", tables=TABLES).resolve(pipe, 64, 64) == Settings.load("sd15_x8")
     with pytest.raises(ValueError, match="there are no settings for this model"):
         ScaleCrafter().resolve(pipe, 64, 64)
@@ -49,7 +48,7 @@ def test_between_tables_changes_and_radius_apply_to_both(pipe):
     """Here the tables then agree, and the settings are plain ones."""
     changes = {"noise_damped_tau": 0, "dispersed_tau": 0}
     described = ScaleCrafter(changes=changes, radius=3, tables=TABLES).describe(pipe, 80, 80)
-    assert described == Settings(dict.fromkeys(Settings.load(SCENES_X4).dilation, 3), tau=40).to_dict()
+    assert described == Settings(dict.fromkeys(Settings.load("sd15_x4").dilation, 3), tau=40).to_dict()
 
 
 def test_description_is_plain_values_of_the_effective_settings(pipe):
