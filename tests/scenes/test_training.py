@@ -13,14 +13,7 @@ from torch import nn
 from experiments.scenes.model import LATENT_CHANNELS, build_autoencoder, build_scheduler, build_tokenizer
 from experiments.scenes.renderer.scene import render_all, sample_scenes
 from experiments.scenes.training import autoencoder, diffusion
-from experiments.scenes.training.autoencoder import (
-    encode,
-    psnr,
-    to_tensor,
-    train_autoencoder,
-    training_batch,
-    tune_decoder,
-)
+from experiments.scenes.training.autoencoder import encode, psnr, to_tensor, train_autoencoder, training_batch
 from experiments.scenes.training.data import rendered
 from experiments.scenes.training.diffusion import CAPTION_DROPOUT, TextToImage, train_diffusion
 from experiments.scenes.training.loop import TrainingSchedule, run_training, step_generator
@@ -116,34 +109,17 @@ def test_psnr_is_that_of_the_definition():
 
 
 def test_autoencoder_trains_and_scales_its_latents(tmp_path, monkeypatch):
-    for name in ("NARROW", "SCHEDULE", "DECODER"):
+    for name in ("NARROW", "SCHEDULE"):
         monkeypatch.setattr(autoencoder, name, replace(getattr(autoencoder, name), steps=3, batch=2, warmup=1))
     sets = [render_all(sample_scenes(4, seed=side), side, side) for side in (64, 96)]
     vae = train_autoencoder(sets, tmp_path, tmp_path / "log.jsonl")
     entries = logged(tmp_path / "log.jsonl")
-    assert [entry["stage"] for entry in entries] == ["autoencoder-8-channels", "autoencoder", "decoder"]
+    assert [entry["stage"] for entry in entries] == ["autoencoder-8-channels", "autoencoder"]
     assert all(np.isfinite(entry["loss"]) for entry in entries)
     latents = torch.cat([encode(vae, images).flatten() for images in sets])
     assert (latents * vae.config.scaling_factor).std() == pytest.approx(1, abs=0.01)
     again = train_autoencoder(sets, tmp_path, tmp_path / "log.jsonl")
     assert all(torch.equal(a, b) for a, b in zip(vae.parameters(), again.parameters(), strict=True))
-
-
-def test_decoder_is_tuned_on_squared_error_and_nothing_else_moves(tmp_path, monkeypatch):
-    """After a few steps it restores the images that it sees better, from the same latents."""
-    schedule = replace(autoencoder.DECODER, steps=20, batch=4, learning_rate=2e-3, ema=0.0, warmup=1)
-    monkeypatch.setattr(autoencoder, "DECODER", schedule)
-    torch.manual_seed(0)
-    vae = build_autoencoder()
-    sets = [render_all(sample_scenes(2, seed=0), 64, 64)]
-    latents, before = encode(vae, sets[0]), psnr(vae, sets[0])
-    tune_decoder(vae, sets, tmp_path, tmp_path / "log.jsonl")
-    assert torch.equal(encode(vae, sets[0]), latents)
-    assert psnr(vae, sets[0]) > before + 1
-    pixels = to_tensor(sets[0])
-    with torch.no_grad():
-        error = vae.decode(latents).sample - pixels
-        torch.testing.assert_close(autoencoder.decoder_loss(vae, pixels), error.square().mean())
 
 
 def test_widening_keeps_what_the_narrow_autoencoder_has_learned():

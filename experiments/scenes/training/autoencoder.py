@@ -1,6 +1,4 @@
-"""Train the autoencoder on pixels in [-1, 1]: squared and absolute error, with a small KL term on the latents; then
-the decoder alone, on squared error.
-"""
+"""Train the autoencoder on pixels in [-1, 1]: squared and absolute error, with a small KL term on the latents."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiments.scenes.model import BASE_PX, build_autoencoder
 from experiments.scenes.renderer.scene import render, sample_scenes
@@ -22,7 +20,6 @@ from experiments.scenes.training.loop import TrainingSchedule, run_training, ste
 # The last four channels join when the first eight have settled: they hold what those cannot.
 NARROW = TrainingSchedule("autoencoder-8-channels", steps=2000, batch=16, learning_rate=2e-3, ema=0.995)
 SCHEDULE = TrainingSchedule("autoencoder", steps=1500, batch=16, learning_rate=1.5e-3, ema=0.995)
-DECODER = TrainingSchedule("decoder", steps=1200, batch=16, learning_rate=1.5e-3, ema=0.995)
 NARROW_CHANNELS = 8
 KL_WEIGHT = 1e-5
 CROP_PX = 64
@@ -53,12 +50,6 @@ def autoencoder_loss(vae: AutoencoderKL, pixels: Tensor, generator: torch.Genera
     error = restored - pixels
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
     return error.square().mean() + 0.03 * error.abs().mean() + KL_WEIGHT * kl
-
-
-def decoder_loss(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    with torch.no_grad():
-        latents = vae.encode(pixels).latent_dist.mode()
-    return (vae.decode(latents).sample - pixels).square().mean()
 
 
 @torch.no_grad()
@@ -98,18 +89,8 @@ def widen(narrow: AutoencoderKL, wide: AutoencoderKL) -> None:
         place[torch.meshgrid(*places, indexing="ij")] = value
 
 
-def tune_decoder(vae: AutoencoderKL, sets: Sequence[NDArray[np.uint8]], folder: Path, log: Path) -> None:
-    """Train the decoder alone, on squared error: latents, and with them a U-Net trained on them, stay as they are."""
-    decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder])
-
-    def loss_at(step: int) -> Tensor:
-        return decoder_loss(vae, training_batch(sets, DECODER, step))
-
-    run_training(DECODER, decoder, loss_at, folder, log)
-
-
 def train_autoencoder(sets: Sequence[NDArray[np.uint8]], folder: Path, log: Path) -> AutoencoderKL:
-    """Train both parts, then the decoder alone; the scaling factor gives the latents unit standard deviation.
+    """Train, then set the scaling factor to give the latents unit standard deviation.
 
     Args:
         sets: image sets (N, H, W, 3) uint8, of which equal shares of each batch are crops.
@@ -127,7 +108,6 @@ def train_autoencoder(sets: Sequence[NDArray[np.uint8]], folder: Path, log: Path
     run_training(NARROW, narrow, partial(loss_at, narrow, NARROW), folder, log)
     widen(narrow, vae)
     run_training(SCHEDULE, vae, partial(loss_at, vae, SCHEDULE), folder, log)
-    tune_decoder(vae, sets, folder, log)
     latents = torch.cat([encode(vae, images[:512]).flatten() for images in sets])
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     return vae
