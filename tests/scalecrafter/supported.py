@@ -271,7 +271,7 @@ ROWS = (
             Case("compiled and wrapped", harmless=wrapped),
             Case("compiled blocks", harmless=lambda pipe: pipe.unet.compile_repeated_blocks(backend="eager")),
         ),
-        "one graph for each state of the layers, see below",
+        "one graph for each state of the layers: sampling.md",
     ),
     Row(
         "a transformer pipeline (SD 3, FLUX)",

@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 
 import scalecrafter
 from experiments.scenes.model import build_scheduler
-from scalecrafter import FreeU, Settings
+from scalecrafter import FreeU, Settings, available_settings
 from scalecrafter.settings import expand
 from scalecrafter.state import state_at
 from tests.scalecrafter.small import small_unet
@@ -75,6 +75,14 @@ def test_a_run_is_one_graph_for_each_state(compiled):
     assert not counters["graph_break"]
     torch.testing.assert_close(predict(pipe), predict(plain), atol=1e-5, rtol=1e-5)
     assert not any("_conv_forward" in vars(module) for module in pipe.unet.modules())
+
+
+def test_shipped_settings_have_few_states():
+    """As docs/sampling.md says."""
+    counts = {name: len(states(Settings.load(name), range(50))) for name in available_settings()}
+    assert {count for name, count in counts.items() if name.endswith(("_x4", "_x6_25"))} == {2}
+    assert {count for name, count in counts.items() if name in ("sdxl_x8", "sdxl_x16", "sd21_x8")} == {5, 6}
+    assert max(counts.values()) == 9
 
 
 FRACTIONS = Settings({"mid_block.resnets.0.conv1": 2.5, "conv_in": (1.5, 2)}, tau=50)
