@@ -96,11 +96,13 @@ def dispersed(weight: Tensor, factor: Factor, size: int, eta: float) -> tuple[Te
     Made in each call and not kept: those of Stable Diffusion at 16 times the area take more memory than its U-Net,
     making them is 21 GFLOP a step, and so they follow every change of the weight (LoRA, offloading).
     """
-    side = weight.shape[-1]
-    precise = torch.promote_types(weight.dtype, torch.float32)
-    (vertical, horizontal), scale = per_axis(factor), (size - 1) / (side - 1)
-    transform = transform_on(weight.device, precise, side, size, eta)
-    return disperse_kernel(weight, transform), (vertical / scale, horizontal / scale)
+    (vertical, horizontal), scale = per_axis(factor), (size - 1) / (weight.shape[-1] - 1)
+    return disperse_kernel(weight, transform_for(weight, size, eta)), (vertical / scale, horizontal / scale)
+
+
+def transform_for(weight: Tensor, size: int, eta: float) -> Tensor:
+    """`dispersion_transform` for the kernels of a convolution, in their precision or float32, on their device."""
+    return transform_on(weight.device, torch.promote_types(weight.dtype, torch.float32), weight.shape[-1], size, eta)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

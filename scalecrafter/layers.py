@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from scalecrafter.convolutions import find_convolutions
-from scalecrafter.disperse import dispersed
+from scalecrafter.disperse import dispersed, transform_for
 from scalecrafter.freeu import Amplification, amplified, freeu_plan
 from scalecrafter.patching import no_hook, replaced_attribute
 from scalecrafter.redilate import redilated_conv2d
@@ -77,7 +77,7 @@ class Layers:
             for name, group in named.items():
                 for conv in filter(self._is_new, group):
                     if name in settings.dispersed:  # found now, before a plan's tensors without content
-                        dispersed(conv.weight, 1, settings.dispersed_size, settings.dispersion_eta)
+                        transform_for(conv.weight, settings.dispersed_size, settings.dispersion_eta)
                     following = FollowingConvolution(name, conv)
                     self._changes.enter_context(replaced_attribute(conv, "_conv_forward", following))
                     self._reached.add(conv)
