@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -92,22 +93,27 @@ def output_paths(arguments: argparse.Namespace) -> list[Path]:
 def generate(arguments: argparse.Namespace) -> None:
     """Generate images of a prompt."""
     size = {"height": arguments.height, "width": arguments.width}
-    write_images(arguments, size, size)
+    write_images(arguments, size, size, (arguments.width, arguments.height))
 
 
 def upscale(arguments: argparse.Namespace) -> None:
-    """Enlarge an image, and denoise it at the new size."""
+    """Enlarge an image, and denoise it at the new size, which is exact: up to 7 rows and columns that the latents need
+    besides repeat the last ones, and are cut off again.
+    """
     with Image.open(arguments.image) as opened:
         image = opened.convert("RGB")
-    width, height = (round(side * arguments.scale / LATENT_PX) * LATENT_PX for side in image.size)
-    enlarged = image.resize((width, height), Image.Resampling.LANCZOS)
-    given = {"image": enlarged, "strength": arguments.strength}
-    write_images(arguments, {"height": height, "width": width}, given)
+    width, height = (round(side * arguments.scale) for side in image.size)
+    enlarged = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
+    padded = np.pad(enlarged, ((0, -height % LATENT_PX), (0, -width % LATENT_PX), (0, 0)), mode="edge")
+    given = {"image": Image.fromarray(padded), "strength": arguments.strength}
+    write_images(arguments, {"height": len(padded), "width": padded.shape[1]}, given, (width, height))
 
 
-def write_images(arguments: argparse.Namespace, size: dict[str, int], given: dict[str, Any]) -> None:
-    """Sample the images one by one, with what is ``given`` to the pipeline, and write each as PNG, whose metadata is
-    what generates it again.
+def write_images(
+    arguments: argparse.Namespace, size: dict[str, int], given: dict[str, Any], kept: tuple[int, int]
+) -> None:
+    """Sample the images one by one, with what is ``given`` to the pipeline, and write the (width, height) that is
+    ``kept`` of each as PNG, whose metadata is what generates it again.
     """
     import torch
 
@@ -134,7 +140,7 @@ def write_images(arguments: argparse.Namespace, size: dict[str, int], given: dic
                 generator=torch.Generator("cpu").manual_seed(seed),
                 **given,
             ).images[0]
-            image.save(path, pnginfo=metadata(arguments, seed, handle.settings))
+            image.crop((0, 0, *kept)).save(path, pnginfo=metadata(arguments, seed, handle.settings))
             print(path)
 
 

@@ -7,7 +7,7 @@ size, so a single matrix disperses every kernel.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -89,23 +89,28 @@ def disperse_kernel(weight: Tensor, transform: Tensor) -> Tensor:
     return flat.unflatten(-1, (side, side)).to(weight.dtype)
 
 
-class Dispersion:
-    """Disperses the kernel of a convolution for one call.
+def dispersed(weight: Tensor, factor: Factor, size: int, eta: float) -> tuple[Tensor, Factor]:
+    """The kernels (C_out, C_in, k, k) of a convolution enlarged to ``size``, and the factor that is left: a larger
+    kernel spans by itself what a factor of (size - 1) / (k - 1) would.
 
-    Kernels are not kept: those of Stable Diffusion at 16 times the area take more memory than its U-Net, making them
-    is 21 GFLOP a step, and so they follow every change of the weight (LoRA, offloading). A kernel spans
-    what a factor of ``scale`` would span, so the layer's factor is divided by ``scale``.
-
-    Args:
-        side: of the plain kernel.
-        size: of the dispersed one.
-        eta: weight of the pixel errors, see `dispersion_transform`.
+    Made in each call and not kept: those of Stable Diffusion at 16 times the area take more memory than its U-Net,
+    making them is 21 GFLOP a step, and so they follow every change of the weight (LoRA, offloading).
     """
+    (vertical, horizontal), scale = per_axis(factor), (size - 1) / (weight.shape[-1] - 1)
+    return disperse_kernel(weight, transform_for(weight, size, eta)), (vertical / scale, horizontal / scale)
 
-    def __init__(self, side: int, size: int, eta: float) -> None:
-        self.scale = (size - 1) / (side - 1)
-        self.transform = dispersion_transform(side, size, scale=self.scale, eta=eta)
 
-    def __call__(self, weight: Tensor, factor: Factor) -> tuple[Tensor, Factor]:
-        vertical, horizontal = per_axis(factor)
-        return disperse_kernel(weight, self.transform), (vertical / self.scale, horizontal / self.scale)
+def transform_for(weight: Tensor, size: int, eta: float) -> Tensor:
+    """`dispersion_transform` for the kernels of a convolution, in their precision or float32, on their device."""
+    return transform_on(weight.device, torch.promote_types(weight.dtype, torch.float32), weight.shape[-1], size, eta)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def transform_on(device: torch.device, dtype: torch.dtype, side: int, size: int, eta: float) -> Tensor:
+    """`dispersion_transform` on a device, where it stays: each copy to a GPU would wait for it."""
+    return _transform_on(device, dtype, side, size, eta)
+
+
+@cache
+def _transform_on(device: torch.device, dtype: torch.dtype, side: int, size: int, eta: float) -> Tensor:
+    return dispersion_transform(side, size, scale=(size - 1) / (side - 1), eta=eta).to(device, dtype)

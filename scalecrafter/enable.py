@@ -8,7 +8,14 @@ from typing import Any
 
 from scalecrafter.auto import auto_settings
 from scalecrafter.handle import Handle, enabled
-from scalecrafter.pipeline import check_sides, check_size, check_unet, is_above_training, training_size
+from scalecrafter.pipeline import (
+    check_sides,
+    check_size,
+    check_unet,
+    is_above_training,
+    training_size,
+    uncompiled,
+)
 from scalecrafter.schedule import training_timestep
 from scalecrafter.settings import Settings
 
@@ -16,7 +23,7 @@ from scalecrafter.settings import Settings
 def check_can_be_enabled(pipe: Any) -> None:
     """ValueError if the pipeline has no suitable U-Net or scheduler, or the method is already enabled on it."""
     check_unet(pipe)
-    if pipe.unet in enabled:
+    if uncompiled(pipe.unet) in enabled:
         raise ValueError("the method is already enabled on this pipeline: call scalecrafter.disable(pipe) first")
     training_timestep(pipe.scheduler, 1.0)
 
@@ -75,7 +82,8 @@ def enable(
 
 def enabled_handle(pipe: Any) -> Handle | None:
     """The handle that is enabled on the pipeline's U-Net."""
-    return enabled[pipe.unet]() if pipe.unet in enabled else None
+    unet = uncompiled(pipe.unet)
+    return enabled[unet]() if unet in enabled else None
 
 
 def active(pipe: Any) -> Settings | None:

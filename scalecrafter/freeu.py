@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 FORMS = ("diffusers", "scalecrafter")
+Amplification = tuple[int, float, float]  # of a resnet's input: backbone channels, b, s
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,19 @@ class FreeU:
                 raise ValueError(f"freeu.{name} must be a number of at least 0, not {value!r}")
 
 
-def freeu_plan(unet: Any, freeu: FreeU) -> dict[nn.Module, tuple[int, float, float]]:
-    """Each resnet that FreeU acts on -> (backbone channels, b, s)."""
+def freeu_plan(unet: Any, freeu: FreeU) -> dict[str, Amplification]:
+    """Name of each resnet that FreeU acts on -> what is done to its input."""
     stages = ((freeu.b1, freeu.s1), (freeu.b2, freeu.s2))
     widths = sorted(set(unet.config.block_out_channels), reverse=True)[:2]
     plan, below = {}, unet.config.block_out_channels[-1]
     for index, block in enumerate(unet.up_blocks):
-        for resnet in block.resnets:
+        for number, resnet in enumerate(block.resnets):
             if freeu.form == "diffusers":
                 stage = index
             else:
                 stage = widths.index(below) if below in widths else len(stages)
             if stage < len(stages):
-                plan[resnet] = (below, *stages[stage])
+                plan[f"up_blocks.{index}.resnets.{number}"] = (below, *stages[stage])
             below = resnet.out_channels
     return plan
 

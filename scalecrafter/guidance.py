@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from scalecrafter.pipeline import uncompiled
+
 
 def noise_damped(base_uncond: Tensor, uncond: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
     """(u', c') with u' + w (c' - u') = base_uncond + w (cond - uncond) for every guidance scale w.
@@ -44,11 +46,13 @@ class Caller:
     Args:
         pipe: the diffusers pipeline that calls, or the given one for a call from elsewhere.
         guided: whether the pipeline says that this call is guided.
+        last: timestep of the last call of this sampling; None: unknown.
         modular: a modular pipeline calls, which evaluates each branch of guidance by itself.
     """
 
     pipe: Any
     guided: bool = True
+    last: Tensor | float | None = None
     modular: bool = False
 
     def is_guided(self, batch: int) -> bool:
@@ -87,12 +91,22 @@ def caller_of(unet: Any, pipe: Any) -> Caller:
     while frame is not None:
         # Only methods are looked into: the values that a frame shows live as long as its function runs.
         owner = frame.f_locals.get("self") if frame.f_code.co_varnames[:1] == ("self",) else None
-        if isinstance(owner, DiffusionPipeline) and getattr(owner, "unet", None) is unet:
-            return Caller(owner, bool(getattr(owner, name, frame.f_locals.get(name, True))))
+        if isinstance(owner, DiffusionPipeline) and uncompiled(getattr(owner, "unet", None)) is unet:
+            local = frame.f_locals
+            guided = bool(getattr(owner, name, local.get(name, True)))
+            return Caller(owner, guided, last_timestep(owner.scheduler, local.get("timesteps")))
         if frame.f_globals.get("__name__", "").startswith(MODULAR):
             return Caller(pipe, modular=True)
         frame = frame.f_back  # type: ignore[assignment]
-    return Caller(pipe, bool(getattr(pipe, name, True)))
+    return Caller(pipe, bool(getattr(pipe, name, True)), last_timestep(pipe.scheduler))
+
+
+def last_timestep(scheduler: Any, timesteps: Any = None) -> Tensor | float | None:
+    """Of those that a pipeline goes through (SDXL's ``denoising_end`` leaves out the last ones), or else of the
+    scheduler's own.
+    """
+    chosen = getattr(scheduler, "timesteps", None) if timesteps is None else timesteps
+    return None if chosen is None or len(chosen) == 0 else chosen[-1]
 
 
 def check_damping_possible(pipe: Any) -> None:

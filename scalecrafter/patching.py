@@ -6,31 +6,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 Forward = Callable[..., Any]
-
-
-class Tied:
-    """A callable that belongs to one module; deep copies of it get what ``copied`` makes of the copy's memo."""
-
-    def __init__(self, function: Callable[..., Any], copied: Callable[[dict[int, Any]], Callable[..., Any]]) -> None:
-        self.function, self.copied = function, copied
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
-        return self.copied(memo)
 
 
 def no_hook(*args: Any) -> None:
     """A hook that does nothing."""
 
 
-def tied_hook(hook: Callable[..., Any]) -> Tied:
-    """A hook that deep copies of its module do not have."""
-    return Tied(hook, lambda memo: no_hook)
+class OutsideGraphs:
+    """A hook that is never part of a compiled graph, and that deep copies of its module do not have."""
+
+    def __init__(self, hook: Callable[..., Any]) -> None:
+        self.hook = hook
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.hook(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
+        return no_hook
 
 
 _MISSING = object()

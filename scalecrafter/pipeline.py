@@ -8,6 +8,11 @@ from typing import Any
 FAMILIES = {(768, 4): "sd15", (1024, 4): "sd21", (2048, 3): "sdxl"}
 
 
+def uncompiled(unet: Any) -> Any:
+    """A U-Net without the wrapper that `torch.compile` puts around it."""
+    return getattr(unet, "_orig_mod", unet)
+
+
 def vae_scale_factor(pipe: Any) -> int:
     """Image pixels per latent pixel along each side; 1 for a pipeline without autoencoder."""
     return getattr(pipe, "vae_scale_factor", 1)
@@ -54,7 +59,7 @@ UNETS = (
 
 
 def check_unet(pipe: Any) -> None:
-    """ValueError if the pipeline's U-Net is none of `UNETS`, or is compiled."""
+    """ValueError if the pipeline's U-Net is none of `UNETS`."""
     import diffusers
 
     unet = getattr(pipe, "unet", None)
@@ -64,13 +69,9 @@ def check_unet(pipe: Any) -> None:
             f"{type(pipe).__name__} {reason}: ScaleCrafter dilates the convolutions of a U-Net "
             "(Stable Diffusion 1.x, 2.x, SDXL, AnimateDiff, ModelScope, Stable Video Diffusion)"
         )
-    if hasattr(unet, "_orig_mod") or getattr(unet, "_compiled_call_impl", None) is not None:
-        raise ValueError(
-            "the pipeline's U-Net is compiled, and a compiled graph cannot follow the timestep: "
-            "enable the method on the uncompiled U-Net"
-        )
-    if not isinstance(unet, tuple(getattr(diffusers, name) for name in UNETS)):
-        raise ValueError(f"the pipeline's U-Net is a {type(unet).__name__}, not one of {', '.join(UNETS)}")
+    kind = type(uncompiled(unet))
+    if not issubclass(kind, tuple(getattr(diffusers, name) for name in UNETS)):
+        raise ValueError(f"the pipeline's U-Net is a {kind.__name__}, not one of {', '.join(UNETS)}")
 
 
 def check_sides(pipe: Any, height: int, width: int) -> None:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from scalecrafter.redilate import Factor, per_axis
@@ -21,9 +22,20 @@ REFERENCE_STEPS = 50
 STABLE_DIFFUSION = tuple(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).tolist())
 
 
+def host_values(*timesteps: Tensor | float) -> list[float]:
+    """Timesteps as numbers; tensors hold the same value for a whole batch. Tensors of one device are fetched together,
+    so that a GPU is waited for once.
+    """
+    firsts = [t.flatten()[0] if isinstance(t, Tensor) else t for t in timesteps]
+    if len(firsts) > 1 and all(isinstance(t, Tensor) for t in firsts) and len({t.device for t in firsts}) == 1:
+        together: list[float] = torch.stack(firsts).tolist()
+        return together
+    return [t.item() if isinstance(t, Tensor) else t for t in firsts]
+
+
 def timestep_value(timestep: Tensor | float) -> float:
-    """The timestep of a U-Net call as a number; tensors hold the same value for the whole batch."""
-    return timestep.flatten()[0].item() if isinstance(timestep, Tensor) else timestep
+    """The timestep of a U-Net call as a number."""
+    return host_values(timestep)[0]
 
 
 def training_timestep(scheduler: Any, t: float) -> float:

@@ -111,8 +111,8 @@ def test_pipeline_is_restored_after_errors(pipe, monkeypatch):
         raise RuntimeError("stop")
     assert same(before, snapshot(pipe))
     with monkeypatch.context() as patch:
-        patch.delattr(scalecrafter.Handle, "_conv_forward")
-        with pytest.raises(AttributeError, match="_conv_forward"):
+        patch.setattr("scalecrafter.layers.FollowingConvolution", None)
+        with pytest.raises(TypeError, match="not callable"):
             scalecrafter.enable(pipe, height=64, width=64, settings=ACTIVE)
     assert same(before, snapshot(pipe))
     scalecrafter.enable(pipe, height=64, width=64, settings=ACTIVE).disable()
@@ -170,7 +170,7 @@ def test_changes_are_undone_in_reverse_order(pipe, monkeypatch):
             yield
         events.append(("restore", obj))
 
-    monkeypatch.setattr("scalecrafter.handle.replaced_attribute", recorded)
+    monkeypatch.setattr("scalecrafter.layers.replaced_attribute", recorded)
     scalecrafter.enable(pipe, height=64, width=64, settings=ACTIVE).disable()
     patched, restored = ([obj for kind, obj in events if kind == which] for which in ("patch", "restore"))
     assert len(patched) == len(TABLE)

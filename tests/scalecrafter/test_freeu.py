@@ -42,11 +42,10 @@ def stages(channels, form):
             mid_block_type=None,
             cross_attention_dim=8,
         )
-    names = {module: name for name, module in unet.named_modules()}
     plan = freeu_plan(unet, FreeU(b1=1, b2=2, s1=1, s2=2, form=form))
     assert all(b == s for _, b, s in plan.values())
-    assert all(module.conv1.in_channels > below for module, (below, _, _) in plan.items())
-    return {names[module].removeprefix("up_blocks.").replace(".resnets", ""): b for module, (_, b, _) in plan.items()}
+    assert all(unet.get_submodule(name).conv1.in_channels > below for name, (below, _, _) in plan.items())
+    return {name.removeprefix("up_blocks.").replace(".resnets", ""): b for name, (_, b, _) in plan.items()}
 
 
 def test_stages_of_stable_diffusion_1_and_2():

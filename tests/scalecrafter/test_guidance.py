@@ -75,13 +75,46 @@ def test_tuple_output_stays_a_tuple(pipe):
     assert torch.equal(output[0], with_settings(pipe, DAMPED, 999))
 
 
-def test_only_the_unconditional_half_is_evaluated_again(pipe):
-    sizes = []
-    hook = pipe.unet.conv_in.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+def test_only_the_unconditional_half_is_evaluated_again(pipe, batches):
     with_settings(pipe, DAMPED, 999)
     with_settings(pipe, DAMPED, 10)
-    hook.remove()
-    assert sizes == [4, 2, 4]
+    assert batches == [4, 2, 4]
+
+
+@pytest.fixture
+def batches(pipe):
+    """Batch sizes of the U-Net's calls so far."""
+    sizes = []
+    with pipe.unet.conv_in.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0]))):
+        yield sizes
+
+
+def test_the_base_pass_is_left_out_where_it_would_repeat_the_main_pass(pipe, batches):
+    """With the same factors u' = u and c' = u + (c - u) = c: the prediction is that without damping, to the bit."""
+    same = replace(DAMPED, noise_damped_dilation=MAIN)
+    assert torch.equal(with_settings(pipe, same, 999), with_settings(pipe, PLAIN, 999))
+    assert batches == [4, 4]
+    other = replace(same, noise_damped_dilation=MAIN | {"conv_in": 2})
+    assert not torch.equal(with_settings(pipe, other, 999), with_settings(pipe, PLAIN, 999))
+    assert batches == [4, 4, 4, 2, 4]
+
+
+def test_whether_the_passes_are_the_same_is_decided_at_each_step(pipe, batches):
+    """Progressive: a factor of 4 over 50 steps is 4 until step 12 and 3 until step 24; over 25 steps it is 4 until
+    step 6, 3 until step 12 and 2 until step 24. From step 25 on the base pass alone would have ended.
+    """
+    settings = Settings(
+        expand({"mid_block": 4}),
+        tau=50,
+        progressive=True,
+        noise_damped_dilation=expand({"mid_block": 4}),
+        noise_damped_tau=25,
+    )
+    for step in (0, 6, 7, 12, 13, 24, 25):
+        with_settings(pipe, settings, 981 - 20 * step)
+    assert batches == [4, 4, 4, 2, 4, 2, 4, 2, 4, 2, 4]
+    images = [generate(ScaleCrafter(replace(settings, noise_damped_tau=tau)), pipe, steps=2) for tau in (50, 0)]
+    assert np.array_equal(*images)
 
 
 def test_the_base_pass_sees_the_adapter_too(pipe):

@@ -1,0 +1,120 @@
+"""Compiled U-Nets predict what uncompiled ones do, with one graph for each state of the layers."""
+
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+import scalecrafter
+from experiments.scenes.model import build_scheduler
+from scalecrafter import FreeU, Settings, available_settings
+from scalecrafter.settings import expand
+from scalecrafter.state import state_at
+from tests.scalecrafter.small import small_unet
+from tests.tiny import predict, tiny_unet
+
+TABLE = expand({"down_blocks.1+s": 2, "mid_block": 4, "up_blocks.1+s": 3})
+SHRINKING = Settings(
+    TABLE, tau=35, progressive=True, noise_damped_dilation=TABLE | {"conv_in": 2}, noise_damped_tau=20
+)
+STEPS = (0, 1, 8, 9, 20, 34, 35, 49)
+
+
+@pytest.fixture(autouse=True)
+def forget_graphs():
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def as_pipeline(unet):
+    return SimpleNamespace(unet=unet, scheduler=build_scheduler(), vae_scale_factor=4)
+
+
+def pair(make, compiled):
+    """A pipeline with a U-Net that ``compiled`` compiles, and one with its uncompiled copy."""
+    torch.manual_seed(0)
+    plain = as_pipeline(make().eval())
+    pipe = as_pipeline(copy.deepcopy(plain.unet))
+    pipe.unet = compiled(pipe.unet) or pipe.unet
+    return pipe, plain
+
+
+def predictions(pipe, settings, steps):
+    """At each step, as pipelines call: with the timestep as a tensor."""
+    with scalecrafter.enable(pipe, height=64, width=64, settings=settings):
+        return [predict(pipe, torch.tensor(981 - 20 * step)) for step in steps]
+
+
+def states(settings, steps):
+    """The different states of the layers in both passes; where nothing is changed they are one."""
+    found = {state_at(settings, step, {}).key for step in steps}
+    damped = [step for step in steps if step < settings.noise_damped_tau]
+    return found | {state_at(settings, step, {}, base_pass=True).key for step in damped}
+
+
+COMPILED = {
+    "in place": lambda unet: unet.compile(backend="eager"),
+    "wrapped": lambda unet: torch.compile(unet, backend="eager"),
+    "with aot_eager": lambda unet: unet.compile(backend="aot_eager"),
+}
+
+
+@pytest.mark.parametrize("compiled", COMPILED.values(), ids=COMPILED)
+def test_a_run_is_one_graph_for_each_state(compiled):
+    """Also the base pass, with half the batch, and when the method is enabled again."""
+    pipe, plain = pair(tiny_unet, compiled)
+    expected = predictions(plain, SHRINKING, STEPS)
+    for _ in range(2):
+        torch.testing.assert_close(predictions(pipe, SHRINKING, STEPS), expected, atol=1e-5, rtol=1e-5)
+        assert counters["stats"]["unique_graphs"] == len(states(SHRINKING, STEPS))
+    assert not counters["graph_break"]
+    torch.testing.assert_close(predict(pipe), predict(plain), atol=1e-5, rtol=1e-5)
+    assert not any("_conv_forward" in vars(module) for module in pipe.unet.modules())
+
+
+def test_shipped_settings_have_few_states():
+    """As docs/sampling.md says."""
+    counts = {name: len(states(Settings.load(name), range(50))) for name in available_settings()}
+    assert {count for name, count in counts.items() if name.endswith(("_x4", "_x6_25"))} == {2}
+    assert {count for name, count in counts.items() if name in ("sdxl_x8", "sdxl_x16", "sd21_x8")} == {5, 6}
+    assert max(counts.values()) == 9
+
+
+FRACTIONS = Settings({"mid_block.resnets.0.conv1": 2.5, "conv_in": (1.5, 2)}, tau=50)
+EVERYTHING = {
+    "fractions": FRACTIONS,
+    "dispersion": replace(FRACTIONS, dispersed=("mid_block.resnets.0.conv1",), dispersed_tau=30),
+    "FreeU": replace(FRACTIONS, freeu=FreeU(1.2, 1.4, 0.9, 0.2)),
+}
+
+
+@pytest.mark.parametrize("settings", EVERYTHING.values(), ids=EVERYTHING)
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_every_part_of_the_method_can_be_compiled(family, settings):
+    pipe, plain = pair(lambda: small_unet(family), COMPILED["in place"])
+    found, expected = (predictions(each, settings, (0, 40)) for each in (pipe, plain))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_repeated_blocks_are_compiled_once_for_all_states():
+    """They are transformer blocks, whose convolutions are none: only their sizes differ, by level and by pass."""
+    pipe, plain = pair(tiny_unet, lambda unet: unet.compile_repeated_blocks(backend="eager"))
+    first = predictions(pipe, SHRINKING, STEPS[:1])
+    graphs = counters["stats"]["unique_graphs"]
+    assert 0 < graphs <= 8
+    found = first + predictions(pipe, SHRINKING, STEPS[1:])
+    torch.testing.assert_close(found, predictions(plain, SHRINKING, STEPS), atol=1e-5, rtol=1e-5)
+    assert counters["stats"]["unique_graphs"] == graphs
+
+
+@pytest.mark.slow
+def test_inductor_compiles_the_method():
+    pipe, plain = pair(lambda: small_unet("sd"), lambda unet: unet.compile())
+    settings = EVERYTHING["dispersion"]
+    found, expected = (predictions(each, settings, (0, 40)) for each in (pipe, plain))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
