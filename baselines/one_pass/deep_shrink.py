@@ -1,10 +1,9 @@
-"""Deep Shrink ("Kohya's hires fix", 2023; no paper): while noise is high, the U-Net's deeper levels work on feature maps
-of their training size.
+"""Deep Shrink ("Kohya's hires fix", 2023; no paper): while noise is high, the U-Net's deeper levels work on feature
+maps of their training size.
 
-Behind one input block the feature map is made smaller by the ratio of the image to the training size; in the decoder it
-grows again where it meets the first skip connection of the full size. Blocks are numbered as in the public codes, in the
-order of the original implementation: 0 is the first convolution, 1 and 2 the layers of the first down block, 3 its
-downsampler, and so on.
+Behind one input block the feature map is made smaller by the ratio of the image to the training size; in the decoder
+it grows again where it meets the first skip connection of the full size. Blocks are numbered as in the public codes:
+0 is the first convolution, 1 and 2 are the layers of the first down block, 3 is its downsampler, and so on.
 """
 
 from __future__ import annotations

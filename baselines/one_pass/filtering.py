@@ -51,14 +51,12 @@ class Filtering:
     """The `Plan` of FouriScale at one size, see `FouriScale`.
 
     Args:
-        pipe: that the method is enabled on.
         layers: names of the convolutions.
         base: latent training size.
         factor: dilation before annealing.
         conditions: size in pixels that the U-Net is told, or None.
     """
 
-    pipe: Any
     layers: tuple[str, ...]
     base: tuple[float, float]
     factor: int
@@ -98,12 +96,12 @@ class Filtering:
             "stop": self.stop,
             "amplify_guidance": self.amplify_guidance,
             "conditions": None if self.conditions is None else list(self.conditions),
-            "convolve_padded": self.convolve_padded,
             "low_pass": None,
             "third_branch": None,
         }
         if self.low_pass:
-            found["low_pass"] = {"floor": self.floor, "edge": self.edge, "one_sided": self.parity}
+            names = ("floor", "edge", "parity", "convolve_padded")
+            found["low_pass"] = {name: getattr(self, name) for name in names}
         if self.third_branch:
             found["third_branch"] = {"share_attention": self.share_attention, "weak_divisor": self.weak_divisor}
         return found

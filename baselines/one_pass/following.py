@@ -1,5 +1,5 @@
-"""What the methods of this folder share: a hook at the U-Net's root reads the timestep of each call, and layers look up
-what they do in it.
+"""What the methods of this folder share: a hook at the U-Net's root reads the timestep of each call, and layers look
+up what they do in it.
 
 What a call does is kept for its thread and until it ends, also by an error: layers outside a call, and calls in other
 threads, work as before.

@@ -1,5 +1,5 @@
-"""FouriScale's low-pass filter (Huang et al., 2024, section 3.2), as in the public code: a ramp from the end of the pass
-band down to a floor, along each axis of the padded feature map.
+"""FouriScale's low-pass filter (Huang et al., 2024, section 3.2), as in the public code: a ramp from the end of the
+pass band down to a floor, along each axis of the padded feature map.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Filter:
         return self.ramp(n, size - (frequencies < 0).to(size.dtype) if self.one_sided else size)
 
     def gain(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        """(rows, columns // 2 + 1) gain in the order of `torch.fft.rfft2`. Only the even part of an uneven gain acts on
-        a real map.
+        """(rows, columns // 2 + 1) gain in the order of `torch.fft.rfft2`. Of an uneven gain only the even part acts
+        on a real map.
         """
         full = torch.outer(self.axis(rows, device), self.axis(columns, device))
         if self.one_sided:
@@ -62,7 +62,7 @@ def padded_size(size: tuple[int, int], base: tuple[int, int]) -> tuple[int, int]
 
 
 def low_passed(x: Tensor, band: Filter, size: tuple[int, int], *, crop: bool = True) -> Tensor:
-    """Filter a map that is padded with zeros at the bottom and the right, in float32.
+    """Filter a map that is padded with zeros at the bottom and the right, in float32 or better.
 
     Args:
         x: (N, C, rows, columns).
@@ -74,5 +74,6 @@ def low_passed(x: Tensor, band: Filter, size: tuple[int, int], *, crop: bool = T
     padded = F.pad(x, (0, size[1] - columns, 0, size[0] - rows))
     if band.scale > 1:
         gain = band.gain(*size, x.device)
-        padded = torch.fft.irfft2(torch.fft.rfft2(padded.float()) * gain, s=size).to(x.dtype)
+        precise = padded.to(torch.promote_types(x.dtype, torch.float32))
+        padded = torch.fft.irfft2(torch.fft.rfft2(precise) * gain, s=size).to(x.dtype)
     return padded[..., :rows, :columns] if crop else padded

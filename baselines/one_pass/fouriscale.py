@@ -1,10 +1,10 @@
 """FouriScale (Huang et al., ECCV 2024, arXiv 2403.12963): low-pass filtered, dilated convolutions, and guidance by a
 third, less filtered prediction.
 
-In the first part of sampling each listed convolution is dilated by the ratio of the image to the training size, after its
-input lost the frequencies that a map of the training size cannot hold (section 3.2). A third branch of the batch, with
-the prompt and a milder filter, gives the prediction that is guided; its queries and keys in self-attention are those of
-the strongly filtered branch (section 3.4).
+In the first part of sampling each listed convolution is dilated by the ratio of the image to the training size, after
+its input lost the frequencies that a map of the training size cannot hold. A third branch of the batch, with the
+prompt and a milder filter, gives the prediction that is guided; its queries and keys in self-attention are those of
+the strongly filtered branch.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class FouriScale(OnePass):
 
     Args:
         layers: blocks whose 3x3 convolutions are changed (``+s``: with their sampler), or single convolutions.
-        start, stop: steps of 50 (0 to 50) at which the dilation starts to fall to 1, and from which on nothing is done.
-            Four levels: 10 and 30 up to a factor of 3, else 20 and 35; three levels: 20 and 35.
+        start, stop: steps of 50 (0 to 50) at which the dilation starts to fall to 1, and from which on nothing is
+            done. Four levels: 10 and 30 up to a factor of 3, else 20 and 35; three levels: 20 and 35.
         low_pass: filter the input of each convolution, upsamplers excepted.
         floor: gain of what the filters stop, 0 to 1: 0 in U-Nets of four levels, 0.6 in those of three.
-        edge: frequencies added to the pass band. With 1 small maps (8 cells at a factor of 2) pass unchanged; 0 filters
-            them too.
+        edge: frequencies added to the pass band. With 1 small maps (8 cells at a factor of 2) pass unchanged; 0
+            filters them too.
         third_branch: guide the milder filtered prediction.
         share_attention: give that branch the queries and keys of the strongly filtered one.
         weak_divisor: by which that branch's dilation is smaller, 1 or more: 1 and 1.5.
@@ -96,7 +96,6 @@ class FouriScale(OnePass):
         factor = vae_scale_factor(pipe)
         conditioned = pipe.unet.config.addition_embed_type == "text_time" and self.size_conditions and levels == 3
         return Filtering(
-            pipe=pipe,
             layers=layers,
             base=(base.height / factor, base.width / factor),
             factor=base.factor,

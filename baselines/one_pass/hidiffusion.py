@@ -1,9 +1,8 @@
-"""HiDiffusion (Zhang et al., ECCV 2024, arXiv 2311.17528): feature maps of the training size, and attention in windows.
+"""HiDiffusion (Zhang et al., ECCV 2024, arXiv 2311.17528): feature maps of the training size, attention in windows.
 
-RAU-Net (section 3.2) shrinks the deeper feature maps in the first part of sampling, in two ways: a downsampler with
-stride 4, whose counterpart in the decoder enlarges as much, and a pair of average pooling and bicubic enlargement
-within one level. MSW-MSA (section 3.3) splits the self-attention of the outermost level that has any into 2x2 windows,
-which shift from step to step.
+RAU-Net shrinks the deeper feature maps in the first part of sampling, in two ways: a downsampler with stride 4, whose
+counterpart in the decoder enlarges as much, and a pair of average pooling and bicubic enlargement within one level.
+MSW-MSA splits the self-attention of an outer level into 2x2 windows, which shift from step to step.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baselines.one_pass.attention_windows import from_windows, to_windows
 from baselines.one_pass.following import FORWARDED, Call, Moment, Now, OnePass, check_blocks, on_output, pair
 from scalecrafter.convolutions import find_convolutions
 from scalecrafter.patching import replaced_attribute
@@ -80,10 +79,8 @@ class HiDiffusion(OnePass):
             return None
         public = PUBLIC[levels]["extreme" if ratio >= EXTREME else "usual"]
         given = (self.t1, self.t2, self.aggressive)
-        t1, t2, aggressive = (
-            int(REFERENCE_STEPS * (default if share is None else share))
-            for share, default in zip(given, public, strict=True)
-        )
+        shares = (other if share is None else share for share, other in zip(given, public, strict=True))
+        t1, t2, aggressive = (int(REFERENCE_STEPS * share + 1e-9) for share in shares)
         strided, pooled = ((0, t1), (0, t2)) if levels == 4 else ((0, max(t2, aggressive)), (aggressive, t1))
         off = (0, 0)
         found = Reduction(
@@ -215,38 +212,3 @@ def shift_of(plan: Reduction, call: Call, name: str) -> int:
         return 0
     key = f"{plan.seed} {call.moment.timestep:.3f}" + (f" {name}" if plan.shifts == "block" else "")
     return random.Random(key).randrange(4)
-
-
-def window_of(size: tuple[int, int]) -> tuple[int, int]:
-    """Size of each of 2x2 windows over a feature map, rounded up."""
-    return -(-size[0] // 2), -(-size[1] // 2)
-
-
-def to_windows(x: Tensor, size: tuple[int, int], quarters: int) -> Tensor:
-    """(N, rows * columns, C) tokens to (4 N, a * b, C), the windows of a sample from left to right, then down. A map
-    with an odd side is resized to the even size above it.
-
-    Args:
-        x: tokens, row by row.
-        size: (rows, columns).
-        quarters: of a window by which the map is shifted first, cyclically.
-    """
-    a, b = window_of(size)
-    grid = x.unflatten(1, size)
-    if size != (2 * a, 2 * b):
-        grid = resized_tokens(grid, (2 * a, 2 * b))
-    grid = torch.roll(grid, (-quarters * (a // 4), -quarters * (b // 4)), dims=(1, 2))
-    return grid.unflatten(2, (2, b)).unflatten(1, (2, a)).transpose(2, 3).flatten(3, 4).flatten(0, 2)
-
-
-def from_windows(x: Tensor, size: tuple[int, int], quarters: int) -> Tensor:
-    """The inverse of `to_windows`."""
-    a, b = window_of(size)
-    grid = x.unflatten(1, (a, b)).unflatten(0, (-1, 2, 2)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-    grid = torch.roll(grid, (quarters * (a // 4), quarters * (b // 4)), dims=(1, 2))
-    return (grid if size == (2 * a, 2 * b) else resized_tokens(grid, size)).flatten(1, 2)
-
-
-def resized_tokens(grid: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, rows, columns, C), bicubic."""
-    return F.interpolate(grid.movedim(-1, 1), size, mode="bicubic").movedim(1, -1)
