@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from tests.tiny import tiny_pipeline, tiny_sdxl_pipeline
@@ -38,6 +38,7 @@ def shaped(shape: str, folder: Any) -> Any:
     pipe = tiny_pipeline(folder, "tiny" if shape == "scenes" else shape)
     if shape == "scenes":
         pipe.unet = scenes_unet()
+        pipe.vae = AutoencoderKL.from_config(pipe.vae.config, latent_channels=12).eval()
         pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction")
     return pipe
 
