@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -130,7 +131,7 @@ class Shrinking:
 
         changes.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
         for index in range(1, len(block.resnets)):
-            on_output(pair(block, index - 1), lambda x, index=index: grown(index, x), changes)
+            on_output(pair(block, index - 1), partial(grown, index), changes)
 
 
 def resized(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:

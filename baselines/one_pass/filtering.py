@@ -167,7 +167,7 @@ class Filtering:
         plain, low_pass = conv._conv_forward, self.low_pass and ".upsamplers." not in name
 
         def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, work: Work, weak: bool) -> Tensor:
-            size, spacing = padded_size(tuple(x.shape[-2:]), base), work.weak if weak else work.strong
+            size, spacing = padded_size((x.shape[-2], x.shape[-1]), base), work.weak if weak else work.strong
             band = Filter(
                 max(work.factor / conv.stride[0], 1) if low_pass else 1, self.floor, weak, self.edge, self.parity
             )

@@ -51,13 +51,12 @@ def moment_of(scheduler: Any, timestep: Tensor | float) -> Moment:
 
 
 class Plan(Protocol):
-    """What a method does at one size.
+    """What a method does at one size."""
 
-    Attributes:
-        resizes: whether feature maps change their size, so that residuals of other networks do not fit.
-    """
-
-    resizes: bool
+    @property
+    def resizes(self) -> bool:
+        """Whether feature maps change their size, so that residuals of other networks do not fit."""
+        ...
 
     def at(self, moment: Moment) -> Hashable | None:
         """What a call does; None: nothing that layers have to know."""
