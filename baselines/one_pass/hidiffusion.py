@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.one_pass.attention_windows import from_windows, to_windows
-from baselines.one_pass.following import FORWARDED, Call, Moment, Now, OnePass, check_blocks, on_output, pair
+from baselines.one_pass.following import FORWARDED, Moment, Now, OnePass, check_blocks, on_output, pair
 from scalecrafter.convolutions import find_convolutions
 from scalecrafter.patching import replaced_attribute
 from scalecrafter.pipeline import training_size
@@ -192,7 +192,7 @@ def split_attention(name: str, attention: Any, plan: Reduction, now: Now, change
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
         if now.active is not None:
-            now.active.seen[name] = tuple(args[0].shape[-2:]), shift_of(plan, now.active, name)
+            now.active.seen[name] = tuple(args[0].shape[-2:]), shift_of(plan, now.active.moment, name)
 
     def split(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return None if now.active is None else (to_windows(args[0], *now.active.seen[name]), *args[1:])
@@ -206,9 +206,9 @@ def split_attention(name: str, attention: Any, plan: Reduction, now: Now, change
         changes.callback(block.attn1.register_forward_hook(merge).remove)
 
 
-def shift_of(plan: Reduction, call: Call, name: str) -> int:
+def shift_of(plan: Reduction, moment: Moment, name: str) -> int:
     """0 to 3 quarters of a window, from the seed and the timestep alone: alike for all images and both halves."""
     if plan.shifts == "none":
         return 0
-    key = f"{plan.seed} {call.moment.timestep:.3f}" + (f" {name}" if plan.shifts == "block" else "")
+    key = f"{plan.seed} {moment.timestep:.3f}" + (f" {name}" if plan.shifts == "block" else "")
     return random.Random(key).randrange(4)
