@@ -24,6 +24,7 @@ from experiments.setup.architecture import Model, fake, open_architecture
 from experiments.setup.compose import compose_config, plain_values
 from experiments.setup.runs import Workload, base_workload, build_workload, resolve_limit
 from scalecrafter.decode import tiled_decoding
+from scalecrafter.patching import replaced_attribute
 from scalecrafter.pipeline import check_size, check_unet, vae_scale_factor
 
 
@@ -94,7 +95,9 @@ def call_cost(workload: Workload, calls: Calls) -> Cost:
     if calls.timestep is None:
         return plain_unet_cost(workload.model, one)
     method: Any = workload.method
-    with method.enable(workload.model.shape, height=workload.height, width=workload.width):
+    shape = workload.model.shape
+    guided = replaced_attribute(shape, "_guidance_scale", workload.sampler.guidance_scale)  # as while it samples
+    with guided, method.enable(shape, height=workload.height, width=workload.width):
         return unet_cost(workload.model, one)
 
 

@@ -51,6 +51,8 @@ VARIANTS = {
     "anchor alone": ["method=syncdiffusion", "resolution=x1"],
     "noise-damped for some steps": ["method=scalecrafter", *DAMPED],
     "without guidance": ["method=direct", "sampler.guidance_scale=1.0"],
+    "nothing to damp without guidance": ["method=scalecrafter", *DAMPED, "sampler.guidance_scale=1.0"],
+    "two branches without guidance": ["method=fouriscale", "sampler.guidance_scale=1.0"],
 }
 
 

@@ -1,0 +1,328 @@
+"""FouriScale against a U-Net spelled out with discrete Fourier transforms, and the numbers of its public code."""
+
+import cmath
+import math
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import nn
+
+from baselines.one_pass.following import Moment
+from baselines.one_pass.fouriscale import FouriScale
+from tests.baselines.one_pass.explicit import SHAPES, Explicit, close, convolved, inputs_for, shaped
+
+
+def ramp(n, s, v, weak, f, edge=1):
+    """Gain at frequency f of an axis of n cells, by the formula of the public code."""
+    length = math.floor((s - 1) * n / (2 * s)) if weak else max(n // 8, 1)
+    return 1.0 if length == 0 else min(max(1 + (1 - v) * (n // 2 / s + edge - f) / length, v), 1)
+
+
+def fourier(n):
+    """(n, n) of the discrete transform; frequencies -n // 2 to (n - 1) // 2."""
+    frequencies = range(-(n // 2), n - n // 2)
+    rows = [[cmath.exp(-2j * math.pi * f * x / n) for x in range(n)] for f in frequencies]
+    return torch.tensor(rows, dtype=torch.complex128)
+
+
+def slow_filter(x, size, s, v, weak, *, edge=1, parity=False):
+    """Pad, transform, multiply and transform back, keeping the real part; the result is padded still."""
+    gains, transforms = [], []
+    for n in size:
+        frequencies = range(-(n // 2), n - n // 2)
+        places = [-f - 1 if f < 0 else f for f in frequencies] if parity else map(abs, frequencies)
+        gains.append(torch.tensor([ramp(n, s, v, weak, f, edge) for f in places], dtype=torch.float64))
+        transforms.append(fourier(n))
+    padded = torch.zeros(*x.shape[:2], *size, dtype=torch.complex128)
+    padded[..., : x.shape[2], : x.shape[3]] = x
+    spectrum = (transforms[0] @ padded @ transforms[1].T) * torch.outer(*gains)
+    inverse = [transform.conj().T / len(transform) for transform in transforms]
+    return (inverse[0] @ spectrum @ inverse[1].T).real
+
+
+class TwoPassPipeline(StableDiffusionPipeline):
+    """A pipeline of the user's own, whose guidance nobody knows."""
+
+
+class SlowConvolution(nn.Module):
+    """The strongly filtered samples, then the last third with the mild filter and a dilation of its own."""
+
+    def __init__(self, conv, base, d, v, divisor, low_pass=True, padded=False, **options):
+        super().__init__()
+        self.conv, self.base, self.d, self.v, self.divisor = conv, base, d, v, divisor
+        self.low_pass, self.padded, self.options = low_pass, padded, options
+
+    def forward(self, x):
+        rows, columns = x.shape[-2:]
+        r = max(math.ceil(rows / self.base), math.ceil(columns / self.base))
+        stride, found = self.conv.stride[0], []
+        for number, part in enumerate(x.chunk(3)):
+            weak = number == 2
+            d = math.ceil(max(self.d / self.divisor, 1)) if weak else math.ceil(self.d)
+            if self.low_pass:
+                s = max(self.d / stride, 1)
+                part = slow_filter(part, (r * self.base, r * self.base), s, self.v, weak, **self.options)
+                part = part if self.padded else part[..., :rows, :columns]
+            y = convolved(part, self.conv, stride=stride, spacing=d)
+            found.append(y[..., : math.ceil(rows / stride), : math.ceil(columns / stride)])
+        return torch.cat(found)
+
+
+class SharedAttention(nn.Module):
+    """Self-attention, head by head; the last third has the queries and keys of the second."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x, **arguments):
+        attention, third = self.attention, len(x) // 3
+        q, k, v = attention.to_q(x), attention.to_k(x), attention.to_v(x)
+        for each in (q, k):
+            each[2 * third :] = each[third : 2 * third]
+        width = q.shape[-1] // attention.heads
+        heads = []
+        for h in range(attention.heads):
+            part = slice(h * width, (h + 1) * width)
+            weights = (q[..., part] @ k[..., part].transpose(1, 2) / math.sqrt(width)).softmax(-1)
+            heads.append(weights @ v[..., part])
+        return attention.to_out[0](torch.cat(heads, -1))
+
+
+BLOCKS = {
+    4: {"down_blocks.2": 2, "down_blocks.3": 3, "mid_block": 3, "up_blocks.0": 3, "up_blocks.1": 2, "up_blocks.2": 1},
+    3: {"down_blocks.2": 2, "mid_block": 2, "up_blocks.0": 2, "up_blocks.1": 1},
+}
+SAMPLERS = {
+    4: ("down_blocks.2.down", "up_blocks.0.up", "up_blocks.1.up", "up_blocks.2.up"),
+    3: ("up_blocks.0.up",),
+}
+
+
+class FilteredUNet(Explicit):
+    """The layers of the paper's lists; ``d`` is the dilation at the call's step, the base latent is 8x8."""
+
+    def __init__(self, unet, d, share=True, low_pass=True, **options):
+        super().__init__(unet)
+        levels = len(self.unet.down_blocks)
+        v, divisor = (0.0, 1.0) if levels == 4 else (0.6, 1.5)
+        rules = {"v": v, "divisor": divisor, "d": d, **options}
+        for name, level in BLOCKS[levels].items():
+            block = self.unet.get_submodule(name)
+            for resnet in block.resnets:
+                for which in ("conv1", "conv2"):
+                    conv = SlowConvolution(getattr(resnet, which), 8 // 2**level, low_pass=low_pass, **rules)
+                    setattr(resnet, which, conv)
+        for name in SAMPLERS[levels]:
+            sampler = self.unet.get_submodule(f"{name}samplers.0")
+            down = name.endswith("down")
+            sampler.conv = SlowConvolution(sampler.conv, 2, low_pass=low_pass and down, **rules)
+        if share:
+            for module in self.unet.modules():
+                if hasattr(module, "attn1"):
+                    module.attn1 = SharedAttention(module.attn1)
+
+    def halves(self, timestep, **inputs):
+        """What the pipeline gets for [uncond, cond]: the first and the last of [uncond, cond, cond]."""
+        first, _, last = self(timestep, **thrice(inputs)).chunk(3)
+        return torch.cat([first, last])
+
+
+def thrice(value):
+    if isinstance(value, dict):
+        return {key: thrice(item) for key, item in value.items()}
+    return torch.cat([value, value[len(value) // 2 :]])
+
+
+def told(inputs, height, width):
+    """The arguments with SDXL's sizes replaced."""
+    if "added_cond_kwargs" not in inputs:
+        return inputs
+    ids = torch.tensor([[height, width, 0, 0, height, width]] * 2).float()
+    return {**inputs, "added_cond_kwargs": {**inputs["added_cond_kwargs"], "time_ids": ids}}
+
+
+@pytest.fixture
+def pipe(request, tmp_path):
+    return shaped(request.param, tmp_path)
+
+
+# Shape, latent size, timestep, dilation at that step before rounding up. Base latents are 8x8.
+CASES = [
+    ("sd15", (16, 16), 981, 2),
+    ("sd21", (16, 20), 561, 1 + 2 * 9 / 20),
+    ("scenes", (32, 32), 981, 4),
+    ("scenes", (32, 24), 461, 1 + 3 * 9 / 15),
+    ("sdxl", (32, 32), 981, 4),
+    ("sdxl", (16, 16), 381, 1 + 5 / 15),
+]
+
+
+@pytest.mark.parametrize(("pipe", "size", "timestep", "d"), CASES, indirect=["pipe"])
+@torch.no_grad()
+def test_it_is_the_form_spelled_out(pipe, size, timestep, d):
+    inputs = inputs_for(pipe, *size)
+    with FouriScale().enable(pipe, height=4 * size[0], width=4 * size[1]):
+        found = pipe.unet(timestep=timestep, **inputs).sample
+    inputs = told(inputs, 32, 32)
+    assert close(found, FilteredUNet(pipe.unet, d).halves(timestep, **inputs))
+    assert not close(found, Explicit(pipe.unet)(timestep, **inputs), 1e-3)
+
+
+OPTIONS = {
+    "edge": ({"edge": 0}, {"edge": 0}),
+    "parity": ({"parity": True}, {"parity": True}),
+    "floor": ({"floor": 0.3}, {"v": 0.3}),
+    "attention": ({"share_attention": False}, {"share": False}),
+    "divisor": ({"weak_divisor": 2.0}, {"divisor": 2.0}),
+    "no filter": ({"low_pass": False}, {"low_pass": False}),
+    "padded": ({"convolve_padded": True}, {"padded": True}),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("pipe", ["scenes"], indirect=True)
+@torch.no_grad()
+def test_every_option_is_the_form_spelled_out(pipe, option):
+    options, explicit = OPTIONS[option]
+    inputs = inputs_for(pipe, 32, 28)
+    with FouriScale(**options).enable(pipe, height=128, width=112):
+        found = pipe.unet(timestep=981, **inputs).sample
+    assert close(found, FilteredUNet(pipe.unet, 4, **explicit).halves(981, **inputs))
+
+
+CHANGES = [{}, {"layers": ["mid_block"]}, {"start": 0, "stop": 30}, {"stop": 40}, {"low_pass": False}, {"floor": 0.2}]
+CHANGES += [{"edge": 0}, {"third_branch": False}, {"share_attention": False}, {"weak_divisor": 4.0}]
+CHANGES += [{"amplify_guidance": 2.4}, {"size_conditions": False}, {"convolve_padded": True}, {"parity": True}]
+
+
+@pytest.mark.parametrize("pipe", ["sdxl"], indirect=True)
+@torch.no_grad()
+def test_every_option_changes_the_prediction_and_the_description(pipe):
+    predictions, described = [], []
+    for options in CHANGES:
+        method = FouriScale(**options)
+        with method.enable(pipe, height=128, width=112):
+            both = [pipe.unet(timestep=t, **inputs_for(pipe, 32, 28)).sample for t in (981, 461)]
+        predictions.append(torch.cat(both))
+        described.append(method.describe(pipe, 128, 112))
+    for index, prediction in enumerate(predictions):
+        assert not any(torch.equal(prediction, other) for other in predictions[:index]), CHANGES[index]
+        assert described[index] not in described[:index]
+
+
+@pytest.mark.parametrize("pipe", SHAPES, indirect=True)
+def test_public_numbers_of_layers(pipe):
+    plan = FouriScale().plan(pipe, 64, 64)
+    filtered = [name for name in plan.layers if ".upsamplers." not in name]
+    assert (len(plan.layers), len(filtered)) == ((21, 20) if len(pipe.unet.down_blocks) == 3 else (34, 31))
+
+
+def dilations(plan, kind):
+    """Dilation -> number of the 50 steps of DDIM with it."""
+    works = [plan.at(Moment(981 - 20 * i)) for i in range(50)]
+    found = [getattr(work, kind) for work in works if work is not None]
+    assert None not in works[: len(found)]
+    return {d: found.count(d) for d in sorted(found, reverse=True)}
+
+
+@pytest.mark.parametrize("pipe", ["sd15"], indirect=True)
+def test_public_dilations_of_sd(pipe):
+    assert dilations(FouriScale().plan(pipe, 64, 64), "strong") == {2: 30}
+    assert dilations(FouriScale().plan(pipe, 80, 80), "strong") == {3: 20, 2: 10}
+    assert dilations(FouriScale().plan(pipe, 128, 128), "strong") == {4: 25, 3: 5, 2: 5}
+    assert dilations(FouriScale().plan(pipe, 128, 64), "strong") == {4: 25, 3: 5, 2: 5}
+    assert dilations(FouriScale(start=20, stop=35).plan(pipe, 80, 80), "strong") == {3: 28, 2: 7}
+    assert FouriScale().plan(pipe, 128, 128).at(Moment(981 - 20 * 27)).factor == pytest.approx(2.6)
+
+
+@pytest.mark.parametrize("pipe", ["sdxl"], indirect=True)
+def test_public_dilations_of_sdxl_and_its_third_branch(pipe):
+    assert dilations(FouriScale().plan(pipe, 64, 64), "strong") == {2: 35}
+    assert dilations(FouriScale().plan(pipe, 64, 64), "weak") == {2: 28, 1: 7}
+    assert dilations(FouriScale().plan(pipe, 128, 128), "weak") == {3: 25, 2: 8, 1: 2}
+    assert dilations(FouriScale().plan(pipe, 96, 96), "weak") == {2: 32, 1: 3}
+
+
+@pytest.mark.parametrize("pipe", ["scenes", "sdxl"], indirect=True)
+@torch.no_grad()
+def test_after_its_last_step_and_at_the_training_size_it_is_direct_inference(pipe):
+    last = 401 if len(pipe.unet.down_blocks) == 4 else 301
+    for side, timestep in ((16, last - 20), (8, 981)):
+        inputs = inputs_for(pipe, side, side)
+        plain = pipe.unet(timestep=timestep, **inputs).sample
+        with FouriScale(size_conditions=False).enable(pipe, height=4 * side, width=4 * side):
+            assert torch.equal(pipe.unet(timestep=timestep, **inputs).sample, plain)
+    assert FouriScale().describe(pipe, 32, 32) == {}
+
+
+@pytest.mark.parametrize("pipe", ["scenes", "sdxl"], indirect=True)
+@torch.no_grad()
+def test_equal_branches_are_one(pipe):
+    """Without filters, and with equal dilations, the third branch is the second."""
+    found = []
+    for options in ({"third_branch": False}, {"weak_divisor": 1.0}, {"weak_divisor": 1.0, "share_attention": False}):
+        with FouriScale(low_pass=False, **options).enable(pipe, height=64, width=64):
+            found.append(pipe.unet(timestep=981, **inputs_for(pipe, 16, 16)).sample)
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
+
+
+@pytest.mark.parametrize("pipe", ["sdxl"], indirect=True)
+@torch.no_grad()
+def test_sdxl_is_told_the_training_size_in_every_step(pipe):
+    """A base of 32 pixels is a 32nd of SDXL's, so of 96x128 it is that of 832x1152."""
+    inputs = inputs_for(pipe, 24, 32)
+    for timestep in (981, 1):
+        with FouriScale().enable(pipe, height=96, width=128):
+            found = pipe.unet(timestep=timestep, **inputs).sample
+        with FouriScale(size_conditions=False).enable(pipe, height=96, width=128):
+            assert not torch.equal(pipe.unet(timestep=timestep, **inputs).sample, found)
+            assert torch.equal(pipe.unet(timestep=timestep, **told(inputs, 26, 36)).sample, found)
+
+
+@pytest.mark.parametrize("pipe", ["scenes"], indirect=True)
+@torch.no_grad()
+def test_amplified_guidance_acts_before_the_annealing(pipe):
+    inputs, found = inputs_for(pipe, 32, 32), []
+    for factor, timestep in ((1.0, 981), (2.4, 981), (1.0, 581), (2.4, 581)):
+        with FouriScale(amplify_guidance=factor).enable(pipe, height=128, width=128):
+            found.append(pipe.unet(timestep=timestep, **inputs).sample)
+    (uncond, cond), (same, more) = found[0].chunk(2), found[1].chunk(2)
+    assert torch.equal(same, uncond)
+    torch.testing.assert_close(more, uncond + 2.4 * (cond - uncond))
+    assert torch.equal(found[2], found[3])
+
+
+@pytest.mark.parametrize("pipe", ["scenes"], indirect=True)
+@torch.no_grad()
+def test_without_guidance_every_sample_is_a_prompt(pipe):
+    """Two prompts; each has a mildly filtered branch, with the attention of its own strongly filtered one."""
+    pipe._guidance_scale = 1.0
+    inputs = inputs_for(pipe, 32, 32)
+    with FouriScale().enable(pipe, height=128, width=128):
+        found = pipe.unet(timestep=981, **inputs).sample
+    for index in range(2):
+        pair = {name: value[[index, index]] for name, value in inputs.items()}
+        assert close(found[index], FilteredUNet(pipe.unet, 4).halves(981, **pair)[1])
+
+
+@pytest.mark.parametrize("pipe", ["sd15"], indirect=True)
+def test_what_does_not_fit_raises(pipe):
+    with pytest.raises(ValueError, match="edge of FouriScale must be from 0"):
+        FouriScale(edge=-1)
+    with pytest.raises(ValueError, match="start .* not be after stop, and 20 is after 10"):
+        FouriScale(start=20, stop=10).describe(pipe, 64, 64)
+    with pytest.raises(ValueError, match="mid_blok"):
+        FouriScale(layers=["mid_blok"]).describe(pipe, 64, 64)
+    pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1.fused_projections = True
+    with pytest.raises(ValueError, match="unfuse_qkv_projections"):
+        FouriScale().describe(pipe, 64, 64)
+
+
+@pytest.mark.parametrize("pipe", ["sd15"], indirect=True)
+def test_guidance_of_an_unknown_kind_raises(pipe):
+    pipe.__class__ = TwoPassPipeline
+    with FouriScale().enable(pipe, height=64, width=64), pytest.raises(ValueError, match="TwoPassPipeline"):
+        pipe.unet(timestep=981, **inputs_for(pipe, 16, 16))
