@@ -25,6 +25,13 @@ METHODS = {
     "deep_shrink": [],
     "hidiffusion": [],
     "fouriscale": [],
+    "sdedit": [],
+    "sdedit_rgb": [],
+    "megafusion": [],
+    "diffusehigh": [],
+    "rectifiedhr": [],
+    "frecas": [],
+    "freescale": [],
 }
 # Needs an upscaler as well: tests/baselines/test_upscale.py.
 ELSEWHERE = {"upscale_sd", "real", "real_blur", "real_enlarge", "real_grid"}
