@@ -22,6 +22,8 @@ METHODS = {
     "syncdiffusion": ["multidiffusion.stride=8", "syncdiffusion.weight=500"],
     "upscale": [],
     "scalecrafter": ["scalecrafter.settings=sdxl_x4"],
+    "demofusion": [],
+    "accdiffusion": [],
 }
 # Needs an upscaler as well: tests/baselines/test_upscale.py.
 ELSEWHERE = {"upscale_sd", "real", "real_blur", "real_enlarge", "real_grid"}

@@ -28,6 +28,8 @@ METHODS = {
     "multidiffusion": ("#009e73", "^"),
     "syncdiffusion": ("#e69f00", "P"),
     "scalecrafter": ("#d55e00", "*"),
+    "demofusion": ("#7b5ea7", "d"),
+    "accdiffusion": ("#3f7f5f", "8"),
     "real": ("#4c9f70", "X"),
     "real_blur": ("#a0785a", "h"),
     "real_enlarge": ("#8a86c9", "p"),
