@@ -137,8 +137,16 @@ class UNetMethod:
                 del pipe._progress_bar_config
             else:
                 pipe._progress_bar_config = progress_bar_config
-        if not np.isfinite(images).all():
-            raise ValueError(
-                "the model returned NaN or infinity: use a wider dtype (float32, or bfloat16 for the U-Net)"
-            )
-        return np.rint(images * 255).astype(np.uint8)
+        return as_uint8(images)
+
+
+def as_uint8(images: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Images in [0, 1] as levels of 255; see `check_finite`."""
+    check_finite(images)
+    return np.rint(images * 255).astype(np.uint8)
+
+
+def check_finite(values: Any) -> None:
+    """ValueError for an array or tensor with NaN or infinity."""
+    if not (torch.isfinite(values) if isinstance(values, torch.Tensor) else np.isfinite(values)).all():
+        raise ValueError("the model returned NaN or infinity: use a wider dtype (float32, or bfloat16 for the U-Net)")

@@ -24,6 +24,13 @@ METHODS = {
     "scalecrafter": ["scalecrafter.settings=sdxl_x4"],
     "demofusion": [],
     "accdiffusion": [],
+    "sdedit": [],
+    "sdedit_rgb": [],
+    "megafusion": [],
+    "diffusehigh": [],
+    "rectifiedhr": [],
+    "frecas": [],
+    "freescale": [],
 }
 # Needs an upscaler as well: tests/baselines/test_upscale.py.
 ELSEWHERE = {"upscale_sd", "real", "real_blur", "real_enlarge", "real_grid"}

@@ -1,0 +1,278 @@
+"""The engine against diffusers' pipelines: one stage is the stock pipeline, latent SDEdit is diffusers' img2img."""
+
+import copy
+from dataclasses import dataclass
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from baselines.cascade.images import bicubic, encode, enlarged_images, nearest, pillow_bicubic
+from baselines.cascade.sdedit import SDEdit
+from baselines.cascade.sizes import doublings, geometric_sizes, linear_sizes, start_size
+from baselines.direct import Direct
+from baselines.method import Request, Sampler
+from tests.tiny import PIPELINES, generate
+
+IMG2IMG = {"sd": diffusers.StableDiffusionImg2ImgPipeline, "sdxl": diffusers.StableDiffusionXLImg2ImgPipeline}
+SCHEDULERS = [
+    "DDIM",
+    "EulerDiscrete",
+    "EulerAncestralDiscrete",
+    "HeunDiscrete",
+    "DPMSolverMultistep",
+    "UniPCMultistep",
+]
+
+
+@pytest.fixture(scope="module", params=PIPELINES)
+def made(request, tmp_path_factory):
+    """A tiny pipeline of each architecture, and its name."""
+    return request.param, PIPELINES[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def named(made):
+    return made[0], copy.deepcopy(made[1])
+
+
+def with_scheduler(pipe, name, kind="epsilon"):
+    scheduler = getattr(diffusers, f"{name}Scheduler")
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config, prediction_type=kind)
+    return pipe
+
+
+def test_sizes():
+    assert linear_sizes((1024, 1024), (4096, 4096), 3, 8) == [(1024, 1024), (2560, 2560), (4096, 4096)]
+    assert linear_sizes((1536, 768), (4096, 2048), 3, 8) == [(1536, 768), (2816, 1408), (4096, 2048)]
+    assert geometric_sizes((512, 512), (2048, 2048), 3, 8) == [(512, 512), (1024, 1024), (2048, 2048)]
+    assert geometric_sizes((32, 32), (32, 32), 3, 4) == [(32, 32)]
+    assert linear_sizes((32, 32), (36, 36), 3, 4) == [(32, 32), (36, 36)]
+    ratios = {2: 1, 4: 2, 8: 3, 1.2: 1, 2.5: 1, 3: 2}
+    assert {r: doublings((1000, 1000), (round(1000 * r), round(1000 * r))) for r in ratios} == ratios
+
+
+def test_first_size_is_at_most_the_target(pipe):
+    for height, width in ((64, 64), (40, 40), (32, 96), (28, 44), (64, 128)):
+        base = start_size(pipe, height, width)
+        assert base[0] <= height
+        assert base[1] <= width
+
+
+@pytest.mark.parametrize("options", [{}, {"guidance_scale": 1.0}, {"eta": 0.7}])
+def test_one_stage_is_the_stock_pipeline(named, options):
+    """At the training size, bit for bit."""
+    _, pipe = named
+    expected = generate(Direct(), pipe, size=(32, 32), steps=4, **options)
+    assert np.array_equal(generate(SDEdit(), pipe, size=(32, 32), steps=4, **options), expected)
+
+
+@pytest.mark.parametrize("scheduler", [*SCHEDULERS, "PNDM", "LMSDiscrete", "KDPM2Discrete", "DDPM"])
+def test_one_stage_is_the_stock_pipeline_with_every_scheduler(pipe, scheduler):
+    changes = {"skip_prk_steps": True} if scheduler == "PNDM" else {}
+    pipe.scheduler = getattr(diffusers, f"{scheduler}Scheduler").from_config(pipe.scheduler.config, **changes)
+    images = [generate(method, pipe, size=(32, 32), steps=4) for method in (Direct(), SDEdit())]
+    assert np.array_equal(*images)
+
+
+@torch.no_grad()
+def img2img(name, pipe, latents, request, strength, generators):
+    """diffusers' own sampling from noised latents, at their size, with what SDXL is told."""
+    other = (
+        IMG2IMG[name](**pipe.components) if name == "sd" else IMG2IMG[name](**pipe.components, add_watermarker=False)
+    )
+    other.set_progress_bar_config(disable=True)
+    return other(
+        list(request.prompts),
+        image=latents,
+        strength=strength,
+        num_inference_steps=request.sampler.steps,
+        guidance_scale=request.sampler.guidance_scale,
+        eta=request.sampler.eta,
+        generator=generators,
+        output_type="latent",
+    ).images
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_latent_sdedit_is_diffusers_img2img_of_enlarged_latents(named, scheduler, kind):
+    name, pipe = named
+    with_scheduler(pipe, scheduler, kind)
+    request = Request(["a b", "c"], [3, 4], 64, 96, Sampler(10, 4.0, 0.5))
+    generators = [torch.Generator().manual_seed(seed) for seed in request.seeds]
+    pipe.set_progress_bar_config(disable=True)
+    base = pipe(
+        ["a b", "c"],
+        height=32,
+        width=32,
+        num_inference_steps=10,
+        guidance_scale=4.0,
+        eta=0.5,
+        generator=generators,
+        output_type="latent",
+    ).images
+    start = functional.interpolate(base, (16, 24), mode="bicubic", align_corners=False)
+    # The autoencoder's factor is applied by img2img to images, not to latents.
+    expected = img2img(name, pipe, start, request, 0.7, generators)
+    found = SDEdit().sample(pipe, request)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_sdxl_is_told_the_size_of_the_option(tmp_path):
+    pipe, seen = PIPELINES["sdxl"](tmp_path), []
+    hook = pipe.unet.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["added_cond_kwargs"]["time_ids"][0].int().tolist()),
+        with_kwargs=True,
+    )
+    expected = {"base": [32, 32], "stage": [64, 64], "target": [128, 128]}
+    for condition, size in expected.items():
+        seen.clear()
+        generate(SDEdit(size_condition=condition, skip=0.5), pipe, [1], (128, 128), steps=2)
+        assert seen[:2] == [[32, 32, 0, 0, 32, 32]] * 2
+        assert seen[2] == [*size, 0, 0, *size]
+        assert seen[3] == [
+            *(size if condition == "base" else (128, 128)),
+            0,
+            0,
+            *(size if condition == "base" else (128, 128)),
+        ]
+    hook.remove()
+
+
+def test_images_between_sizes_are_enlarged_as_named(pipe):
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 3 - 1.5
+    assert torch.equal(nearest(images, (16, 24))[0, 0, ::2, ::3], images[0, 0].clamp(-1, 1))
+    levels = (pillow_bicubic(images, (12, 16)) + 1) * 127.5
+    torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
+    assert levels.min() >= 0
+    assert levels.max() <= 255
+    flat = torch.full((1, 3, 8, 8), 0.5)
+    for enlarge in (bicubic, nearest, pillow_bicubic):
+        torch.testing.assert_close(enlarge(flat, (12, 20)), torch.full((1, 3, 12, 20), 0.5), atol=0.004, rtol=0)
+
+
+@torch.no_grad()
+def test_each_image_is_encoded_with_its_own_noise(pipe):
+    """As the autoencoder's own sample and mode, with the scaling and normalisation of latents."""
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    vae, factor = pipe.vae, pipe.vae.config.scaling_factor
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+    found = enlarged_images(pipe, latents, (64, 64), bicubic, generators)
+    for index, seed in enumerate((5, 6)):
+        image = vae.decode(latents[index : index + 1] / factor).sample
+        larger = functional.interpolate(image, (64, 64), mode="bicubic", align_corners=False)
+        expected = vae.encode(larger).latent_dist.sample(torch.Generator().manual_seed(seed)) * factor
+        torch.testing.assert_close(found[index : index + 1], expected, atol=1e-5, rtol=1e-4)
+    images = torch.rand(1, 3, 32, 32) * 2 - 1
+    plain = vae.encode(images).latent_dist.mode() * factor
+    torch.testing.assert_close(encode(pipe, images, None), plain)
+    pipe.vae.register_to_config(latents_mean=[0.1, 0.2, 0.3, 0.4], latents_std=[2.0, 3.0, 4.0, 5.0])
+    mean, deviation = (torch.tensor(pipe.vae.config[k]).view(1, 4, 1, 1) for k in ("latents_mean", "latents_std"))
+    torch.testing.assert_close(encode(pipe, images, None), (plain / factor - mean) / deviation * factor)
+    again = enlarged_images(pipe, encode(pipe, images, None), (32, 32), lambda image, size: image, None)
+    torch.testing.assert_close(again, encode(pipe, vae.decode(plain / factor).sample, None), atol=1e-4, rtol=1e-4)
+
+
+def test_autoencoder_that_overflows_is_float32_for_a_while(pipe):
+    pipe.vae.to(torch.float16)
+    pipe.vae.register_to_config(force_upcast=True)
+    before = {key: value.clone() for key, value in pipe.vae.state_dict().items()}
+    seen = []
+    pipe.vae.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    with torch.no_grad():
+        encode(pipe, torch.zeros(1, 3, 32, 32), None)
+    assert seen == [torch.float32]
+    assert all(torch.equal(value, before[key]) for key, value in pipe.vae.state_dict().items())
+
+
+@dataclass(frozen=True)
+class Halved(SDEdit):
+    """Halves the clean estimate of every call of later stages."""
+
+    def edit_clean(self, sampling, clean, t):
+        return clean / 2 if sampling.stage.index else None
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_edited_estimate_reaches_the_scheduler(pipe, kind):
+    """The last step of a schedule that ends clean returns the estimate itself."""
+    with_scheduler(pipe, "EulerDiscrete", kind)
+    request = Request(["a"], [1], 64, 64, Sampler(4, 4.0))
+    seen = []
+
+    @dataclass(frozen=True)
+    class Watched(Halved):
+        def end_stage(self, sampling, latents):
+            return latents
+
+        def edit_clean(self, sampling, clean, t):
+            edited = super().edit_clean(sampling, clean, t)
+            seen.append(edited)
+            return edited
+
+    found = Watched().sample(pipe, request)
+    torch.testing.assert_close(found, seen[-1], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found, SDEdit().sample(pipe, request), atol=1e-2)
+
+
+def test_scheduler_and_pipeline_are_untouched(named):
+    _, pipe = named
+    with_scheduler(pipe, "DPMSolverMultistep")
+    pipe.scheduler.set_timesteps(7)
+    before = copy.deepcopy(vars(pipe.scheduler))
+    attributes = set(vars(pipe))
+    generate(SDEdit("target", space="rgb"), pipe, steps=3)
+    after = vars(pipe.scheduler)
+    assert set(after) == set(before)
+    for key, value in before.items():
+        same = torch.equal(after[key], value) if isinstance(value, torch.Tensor) else after[key] == value
+        assert same, key
+    assert set(vars(pipe)) == attributes
+
+
+def test_invalid_options_and_pipelines_raise(pipe, tmp_path):
+    for change in ({"space": "pixel"}, {"skip": 1.0}, {"count": 1}, {"size_condition": "other"}):
+        with pytest.raises(ValueError, match=next(iter(change))):
+            SDEdit(**change)
+    pipe.scheduler = diffusers.EDMEulerScheduler()
+    with pytest.raises(ValueError, match="EDMEulerScheduler"):
+        SDEdit().describe(pipe, 64, 64)
+
+
+def test_pipelines_with_more_inputs_are_refused(pipe):
+    from tests.tiny import tiny_unet
+
+    pipe.unet = tiny_unet(in_channels=9)
+    with pytest.raises(ValueError, match="needs more than latents and prompts"):
+        SDEdit().describe(pipe, 64, 64)
+
+
+def test_every_option_of_sdedit_changes_the_image(named):
+    _, pipe = named
+    base = generate(SDEdit(), pipe, [1], (128, 128), steps=4)
+    for change in ({"space": "rgb"}, {"skip": 0.6}, {"count": 2}):
+        assert not np.array_equal(generate(SDEdit(**change), pipe, [1], (128, 128), steps=4), base), change
+
+
+def test_description_holds_the_sizes(named):
+    name, pipe = named
+    described = SDEdit(skip=0.4).describe(pipe, 128, 64)
+    sdxl = {"size_condition": "target"} if name == "sdxl" else {}
+    assert described == {"space": "latent", "skip": 0.4, "sizes": [list(s) for s in described["sizes"]]} | sdxl
+    assert described["sizes"][-1] == [128, 64]
+
+
+def pairs(method, pipe, side, steps=50):
+    """Planned base-size guidance pairs of one image of ``side`` times the training side."""
+    request = Request(["a"], [1], 32 * side, 32 * side, Sampler(steps, 7.5))
+    return sum(c.times * c.samples / 2 * c.height * c.width / 64 for c in method.calls(pipe, request))
+
+
+def test_published_costs(pipe):
+    """Self-Cascade's tuning-free path and FreeScale: 190 and 750 base-size pairs."""
+    assert pairs(SDEdit(), pipe, 2) == 190
+    assert pairs(SDEdit(), pipe, 4) == 750
+    assert pairs(SDEdit(count=2), pipe, 4) == 50 + 35 * 16
