@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from baselines.cascade.attention import at_level
 from baselines.cascade.sampling import Sampling
 from baselines.cascade.sizes import latent_size
-from baselines.patches.attention_maps import Maps, cross_attentions, recorded, side_at
+from baselines.patches.attention_maps import Maps, cross_attentions, recorded
 from baselines.patches.crop_prompts import CropPrompts, encode_crop_prompts
 from baselines.patches.crops import Crops
 from baselines.patches.demofusion import DemoFusion
@@ -76,8 +77,8 @@ class AccDiffusion(DemoFusion):
     def end_stage(self, sampling: Sampling, latents: Tensor) -> Tensor:
         latents = super().end_stage(sampling, latents)
         if sampling.stage.index == 0 and "maps" in sampling.memory:
-            sides = latent_size(sampling.pipe, sampling.stage.size)
-            attention = sampling.memory["maps"].mean(*(side_at(side, self.attention_level) for side in sides))
+            latent = latent_size(sampling.pipe, sampling.stage.size)
+            attention = sampling.memory["maps"].mean(*at_level(latent, self.attention_level))
             pairs, tokenizer = zip(sampling.request.prompts, attention, strict=True), sampling.pipe.tokenizer
             sampling.memory["words"] = [locate_words(tokenizer, prompt, each, self.opening) for prompt, each in pairs]
         return latents

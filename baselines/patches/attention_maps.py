@@ -59,13 +59,6 @@ def cross_attentions(unet: Any, level: int) -> list[Any]:
     return found[level]
 
 
-def side_at(side: int, level: int) -> int:
-    """Rows or columns of a level's feature maps, for a latent of this many."""
-    for _ in range(level):
-        side = -(-side // 2)
-    return side
-
-
 @contextmanager
 def recorded(maps: Maps, attentions: Sequence[Any]) -> Iterator[None]:
     """Add all calls of these cross-attention modules to the maps, whatever attention implementation they have."""

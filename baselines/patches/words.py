@@ -50,7 +50,8 @@ def opened(mask: Tensor, times: int) -> Tensor:
 
 def foreground(attention: Tensor, times: int) -> Tensor:
     """Where a (rows, columns) map of attention is above its mean, `opened`: a boolean mask."""
-    return opened(attention > attention.mean(), times)
+    exact = attention.double()  # in which the mean of equal values is that value
+    return opened(exact > exact.mean(), times)
 
 
 def locate_words(tokenizer: Any, prompt: str, attention: Tensor, opening: int | None) -> list[Word]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 
-from baselines.patches.attention_maps import Maps, cross_attentions, recorded, side_at
+from baselines.patches.attention_maps import Maps, cross_attentions, recorded
 from experiments.setup.architecture import load_architecture
 from experiments.setup.models import ModelSource
 from tests.tiny import PIPELINES, unet_inputs
@@ -49,10 +49,6 @@ def test_number_of_maps(family, count):
     """Heads of all layers, as many as the public code averages."""
     attentions = cross_attentions(load_architecture(ModelSource(family)).unet, 2)
     assert sum(attention.heads for attention in attentions) == count
-
-
-def test_feature_maps_round_up():
-    assert [side_at(85, level) for level in range(4)] == [85, 43, 22, 11]
 
 
 def test_levels_without_attention_and_fused_projections_raise(pipe):
