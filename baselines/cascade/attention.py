@@ -129,7 +129,7 @@ class ScaleFusion:
     def local(self, plain: Forward, x: Tensor, size: Size, window: Size) -> Tensor:
         """The mean over windows of attention inside each; guidance halves of an image share its windows."""
         images = len(self.moves)
-        halves = x.view(-1, images, *x.shape[1:])
+        halves = x.reshape(-1, images, *x.shape[1:])
         found = torch.empty_like(halves)
         for index in range(images):
             places = self.places(index, size, window).to(x.device)  # (windows, tokens of a window)
@@ -140,7 +140,7 @@ class ScaleFusion:
                 total.index_add_(1, chosen.flatten(), attended)
                 count.index_add_(0, chosen.flatten(), torch.ones_like(attended[0, :, :1]))
             found[:, index] = total / count
-        return found.view_as(x)
+        return found.reshape(x.shape)
 
     def places(self, image: int, size: Size, window: Size) -> Tensor:
         """(windows, tokens) token indices of one image's windows."""
