@@ -38,8 +38,8 @@ def offset_of(start, share):
 class Steps:
     """One scheduler step of a part of a latent, each from a scheduler without history."""
 
-    def __init__(self, pipe, prompt, size):
-        self.pipe, self.prompt, self.size = pipe, prompt, size
+    def __init__(self, pipe, prompt, size, stepped=True):
+        self.pipe, self.prompt, self.size, self.stepped = pipe, prompt, size, stepped
 
     def guided(self, seen, t, corner=(0, 0), prompt=None, w=W):
         pair = self.fresh().scale_model_input(torch.cat([seen] * 2), t)
@@ -48,7 +48,7 @@ class Steps:
         return uncond + w * (cond - uncond)
 
     def step(self, x, prediction, t):
-        return self.fresh().step(prediction, t, x).prev_sample
+        return self.fresh().step(prediction, t, x).prev_sample if self.stepped else prediction
 
     def fresh(self):
         scheduler = copy.deepcopy(self.pipe.scheduler)
@@ -119,31 +119,36 @@ def slow_global(steps, x, t, s, c, shuffled_by=None):
 
 
 @torch.no_grad()
-def slow_method(pipe, prompt, seed, sizes, prompts_of=None, shuffle=False, crop_guidance=W):
+def slow_method(pipe, prompt, seed, sizes, prompts_of=None, shuffle=False, crop_guidance=W, stepped=True):
     """Latents of the last phase.
 
     Args:
         sizes: of the phases, in latent pixels.
         prompts_of: size of a phase -> prompts of `slow_local`.
+        stepped: step every crop and view before they are fused; else fuse predictions and step once, for schedulers
+            with a history.
     """
     generator = torch.Generator().manual_seed(seed)
-    steps = Steps(pipe, prompt, [side * 4 for side in sizes[-1]])
+    steps = Steps(pipe, prompt, [side * 4 for side in sizes[0]])
     x = torch.randn(1, 4, *sizes[0], generator=generator) * steps.fresh().init_noise_sigma
-    for t in steps.fresh().timesteps:
-        x = steps.step(x, steps.guided(x, t), t)
+    own = steps.fresh()
+    for t in own.timesteps:
+        x = own.step(steps.guided(x, t), t, x).prev_sample
+    steps = Steps(pipe, prompt, [side * 4 for side in sizes[-1]], stepped)
     mean, std = x.mean(), x.std()
     for s, size in enumerate(sizes[1:], 2):
         clean = functional.interpolate(x, size, mode="bicubic", align_corners=False)
         noise = torch.randn(4, *size, generator=generator)[None]
         x = steps.fresh().add_noise(clean, noise, steps.fresh().timesteps[:1])
-        prompts = prompts_of(size) if prompts_of else {}
-        for t in steps.fresh().timesteps:
+        prompts, own = prompts_of(size) if prompts_of else {}, steps.fresh()
+        for t in own.timesteps:
             c = (1 + math.cos(math.pi * (1000 - float(t)) / 1000)) / 2
             path = steps.fresh().add_noise(clean, noise, t[None])
             mixed = (1 - c**3) * x + c**3 * path
             local = slow_local(steps, mixed, t, generator, prompts, crop_guidance)
             whole = slow_global(steps, mixed, t, s, c, generator if shuffle else None)
             x = (1 - c) * local + c * whole
+            x = x if stepped else own.step(x, t, mixed).prev_sample
         x = (x - x.mean()) / x.std() * std + mean
     return x
 

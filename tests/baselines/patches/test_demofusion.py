@@ -37,7 +37,14 @@ def test_fused_predictions_equal_fused_steps(family, scheduler, sizes, monkeypat
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_first_steps_of_v_prediction(pipe, monkeypatch):
+def test_schedulers_with_a_history_step_the_whole_latent(pipe, monkeypatch):
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    sizes = [(8, 8), (16, 16)]
+    found = latents_of(DemoFusion(), pipe, request_for(sizes), monkeypatch)
+    torch.testing.assert_close(found, slow_method(pipe, "a b", 3, sizes, stepped=False), atol=1e-4, rtol=1e-4)
+
+
+def test_v_prediction(pipe, monkeypatch):
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction")
     sizes = [(8, 8), (16, 16)]
     found = latents_of(DemoFusion(), pipe, request_for(sizes), monkeypatch)
