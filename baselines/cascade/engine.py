@@ -180,7 +180,10 @@ class Cascade:
         pipe, trajectory, stage = sampling.pipe, sampling.trajectory, sampling.stage
         clean, settings = latents, self.settings(sampling)
         height, width = stage.size
-        with nullcontext() if settings is None else enable(pipe, height=height, width=width, settings=settings):
+        changes: AbstractContextManager[Any] = nullcontext()
+        if settings is not None:
+            changes = enable(pipe, height=height, width=width, settings=settings)
+        with changes:
             for t in trajectory.timesteps:
                 latents = self.before_call(sampling, latents, t)
                 inputs = trajectory.scaled(latents, t)

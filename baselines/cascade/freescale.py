@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from baselines.cascade.attention import ScaleFusion
 from baselines.cascade.parts import progress_of
@@ -29,14 +29,19 @@ from scalecrafter.settings import Settings
 PUBLIC_FREEU = FreeU(1.1, 1.2, 0.6, 0.4, form="scalecrafter")  # SDXL's
 
 
-def deep_convolutions(unet: nn.Module) -> list[str]:
+def deep_convolutions(unet: Any) -> list[str]:
     """Names of the 3x3 convolutions at a quarter of the latent's side or less, up blocks left out: the nine that the
     paper dilates in SDXL, and those of the same scale in Stable Diffusion 1.x and 2.x.
     """
-    prefixes = tuple(f"down_blocks.{index}." for index in range(2, len(unet.down_blocks)))  # type: ignore[arg-type]
+    prefixes = tuple(f"down_blocks.{index}." for index in range(2, len(unet.down_blocks)))
     names = (name.removesuffix(".base_layer") for name, module in unet.named_modules() if is_spatial(module))
     deep = (*prefixes, "mid_block.", "down_blocks.1.downsamplers.")
     return [name for name in names if name.startswith(deep)]
+
+
+def blend_weight(progress: float, exponent: float) -> float:
+    """Weight of the noised enlarged image at a progress, 0 (noise) to 1: ((1 + cos(pi progress)) / 2)^exponent."""
+    return (0.5 + 0.5 * math.cos(math.pi * progress)) ** exponent
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class FreeScale(SDEdit):
     """`SDEdit` in RGB with the paper's three parts, each of which can be left out.
 
     Args:
-        blend: exponent of the weight of the noised enlarged image in each later call, ((1 + cos(pi p)) / 2)^blend at
-            progress p; None: not blended.
+        blend: exponent of the weight of the noised enlarged image in each later call, see `blend_weight`; None: not
+            blended.
         dilate: dilate the deep convolutions (`deep_convolutions`) by the ratio to the training size.
         dilate_until: number of the paper's 50 steps after which they are not.
         fuse: fuse windowed and global self-attention.
@@ -81,7 +86,7 @@ class FreeScale(SDEdit):
     def before_call(self, sampling: Sampling, latents: Tensor, t: Any) -> Tensor:
         if self.blend is None or sampling.reference is None or sampling.noise is None:
             return latents
-        weight = (0.5 + 0.5 * math.cos(math.pi * progress_of(sampling.pipe.scheduler, float(t)))) ** self.blend
+        weight = blend_weight(progress_of(sampling.pipe.scheduler, float(t)), self.blend)
         noised = sampling.trajectory.noised(sampling.reference, sampling.noise, t)
         return (1 - weight) * latents + weight * noised
 

@@ -33,7 +33,7 @@ def statistics(vae: Any, like: Tensor) -> tuple[Any, Any]:
     mean, deviation = (vae.config.get(name) for name in ("latents_mean", "latents_std"))
     if mean is None or deviation is None:
         return 0.0, 1.0
-    return tuple(torch.tensor(v, device=like.device, dtype=like.dtype).view(1, -1, 1, 1) for v in (mean, deviation))
+    return like.new_tensor(mean).view(1, -1, 1, 1), like.new_tensor(deviation).view(1, -1, 1, 1)
 
 
 def decode(pipe: Any, latents: Tensor) -> Tensor:

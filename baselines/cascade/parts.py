@@ -58,7 +58,8 @@ def steps_of(scheduler: Any) -> list[float]:
     timesteps = scheduler.timesteps.tolist()
     if type(scheduler).__name__ == "PNDMScheduler":  # evaluates the second step's start twice
         return [t for index, t in enumerate(timesteps) if index == 0 or t != timesteps[index - 1]]
-    return timesteps[:: scheduler.order]  # type: ignore[no-any-return]
+    whole: list[float] = timesteps[:: scheduler.order]
+    return whole
 
 
 def first_step(scheduler: Any, steps: int, progress: float) -> int:
@@ -167,7 +168,9 @@ class Trajectory:
         if hasattr(scheduler, "sigmas_interpol") and not scheduler.state_in_first_order:  # between two of its sigmas
             signal = float(scheduler.scale_model_input(torch.ones((), dtype=torch.float64), t))
             return signal, math.sqrt(1 - signal**2)
-        sigma = float(scheduler.sigmas[scheduler.begin_index if scheduler.step_index is None else scheduler.step_index])
+        sigma = float(
+            scheduler.sigmas[scheduler.begin_index if scheduler.step_index is None else scheduler.step_index]
+        )
         return 1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma)
 
     def noised(self, clean: Tensor, noise: Tensor, t: Any) -> Tensor:

@@ -2,7 +2,9 @@
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
+from diffusers import DDIMScheduler
 from hydra.utils import instantiate
 
 from baselines.cascade.diffusehigh import DiffuseHigh
@@ -12,6 +14,7 @@ from baselines.cascade.megafusion import MegaFusion
 from baselines.cascade.rectifiedhr import RectifiedHR
 from baselines.cascade.sdedit import SDEdit
 from experiments.setup.compose import compose_config
+from tests.tiny import generate, tiny_pipeline
 
 METHODS = {
     "sdedit": SDEdit(),
@@ -29,6 +32,16 @@ def test_file_holds_every_option_at_its_default(name):
     node = compose_config([f"method={name}"]).method.object
     assert instantiate(node, _convert_="all") == METHODS[name]
     assert set(node) - {"_target_"} == {field.name for field in fields(METHODS[name])}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_runs_on_sd21_with_v_prediction(name, tmp_path):
+    pipe = tiny_pipeline(tmp_path, "sd21")
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction")
+    images = generate(METHODS[name], pipe, [1], (64, 96), steps=4)
+    assert images.shape == (1, 64, 96, 3)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="epsilon")
+    assert not np.array_equal(generate(METHODS[name], pipe, [1], (64, 96), steps=4), images)
 
 
 def test_command_line_changes_options():

@@ -20,6 +20,7 @@ def test_published_starts(pipe):
     alphas = pipe.scheduler.alphas_cumprod
     cases = {(100, 3.0): 346, (200, 3.0): 500, (200, 1.5): 343, (400, 2.0): 606, (200, 2.0): 395}
     assert {case: next_start(alphas, case[0], 0.5 ** case[1]) for case in cases} == cases
+    assert float(alphas[343]) <= 0.519660 < float(alphas[342])
 
 
 def test_published_timesteps_and_costs(pipe, tmp_path, planned_pairs):

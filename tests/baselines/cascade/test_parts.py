@@ -53,6 +53,17 @@ def test_published_starts():
     assert timesteps(restarts(ddim, 50, 0.7, 2)[1], ddim) == list(range(281, 0, -20))
 
 
+def test_published_noise_levels():
+    """DiffuseHigh's first five calls after the restart."""
+    trajectory = Part(50, 35).trajectory(make("EulerDiscrete"))
+    found = []
+    for t in trajectory.timesteps[:5]:
+        a, b = trajectory.levels(t)
+        found.append(b / a)
+        trajectory.step(torch.zeros(1), t, torch.zeros(1), 0.0, [])
+    assert found == pytest.approx([0.7789, 0.7247, 0.6726, 0.6225, 0.5741], abs=1e-4)
+
+
 def test_schedule_is_cut_without_gap_or_overlap():
     ddim = make("DDIM")
     parts = consecutive(ddim, 50, [0.8, 0.94])
@@ -195,7 +206,8 @@ def test_listed_timesteps_of_ddim_equal_ddim_on_its_own_grid():
 
 
 def test_listed_timesteps_need_a_scheduler_that_takes_them():
-    assert timesteps(Listed((999, 500, 20)), make("EulerDiscrete")) == [999, 500, 20]
+    for name in ("EulerDiscrete", "HeunDiscrete", "DPMSolverMultistep", "DDPM", "LCM"):
+        assert list(dict.fromkeys(timesteps(Listed((999, 500, 20)), make(name)))) == [999, 500, 20]
     with pytest.raises(ValueError, match="LMSDiscreteScheduler does not take a list of timesteps"):
         Listed((999, 500)).trajectory(make("LMSDiscrete"))
 
