@@ -72,11 +72,11 @@ def prompts_by_loops(foregrounds, size, coverage):
     return found
 
 
-@pytest.mark.parametrize("sizes", [[(8, 8), (16, 16)], [(5, 8), (10, 16), (16, 24)]])
-def test_equals_the_published_algorithm(family, sizes, monkeypatch):
+def check_against_loops(pipe, sizes, monkeypatch):
+    """To 1e-4, with several prompts among the crops."""
     method = AccDiffusion(attention_level=LEVEL, coverage=0.5, crop_guidance_scale=2.0)
-    found = latents_of(method, family, request_for(sizes, PROMPT), monkeypatch)
-    watched, used = WatchedAttention(family.unet, monkeypatch), set()
+    found = latents_of(method, pipe, request_for(sizes, PROMPT), monkeypatch)
+    watched, used = WatchedAttention(pipe.unet, monkeypatch), set()
 
     def prompts_of(size):
         rows, columns = (-(-side // 2) for side in sizes[0])
@@ -84,9 +84,17 @@ def test_equals_the_published_algorithm(family, sizes, monkeypatch):
         used.update(prompts.values())
         return prompts
 
-    expected = slow_method(family, PROMPT, 3, sizes, prompts_of, shuffle=True, crop_guidance=2.0)
+    expected = slow_method(pipe, PROMPT, 3, sizes, prompts_of, shuffle=True, crop_guidance=2.0)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert len(used) > 1
+
+
+def test_equals_the_published_algorithm(family, monkeypatch):
+    check_against_loops(family, [(8, 8), (16, 16)], monkeypatch)
+
+
+def test_three_phases_of_another_aspect_equal_the_published_algorithm(pipe, monkeypatch):
+    check_against_loops(pipe, [(5, 8), (10, 16), (16, 24)], monkeypatch)
 
 
 def test_without_its_components_it_is_demofusion(sdxl):

@@ -27,14 +27,19 @@ def family(request, tmp_path):
     return tiny_sdxl_pipeline(tmp_path) if request.param == "sdxl" else tiny_pipeline(tmp_path, request.param)
 
 
+def test_fused_predictions_equal_fused_steps(family, monkeypatch):
+    sizes = [(8, 8), (16, 16)]
+    found = latents_of(DemoFusion(), family, request_for(sizes), monkeypatch)
+    torch.testing.assert_close(found, slow_method(family, "a b", 3, sizes), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("scheduler", [DDIMScheduler, EulerDiscreteScheduler])
-@pytest.mark.parametrize("sizes", [[(8, 8), (16, 16)], [(5, 8), (10, 16), (16, 24)]])
-def test_fused_predictions_equal_fused_steps(family, scheduler, sizes, monkeypatch):
-    pipe = family
+def test_three_phases_of_another_aspect(pipe, scheduler, monkeypatch):
+    """Sides that the scale does not divide, and a first phase of odd sides."""
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
-    expected = slow_method(pipe, "a b", 3, sizes)
+    sizes = [(5, 8), (10, 16), (16, 24)]
     found = latents_of(DemoFusion(), pipe, request_for(sizes), monkeypatch)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, slow_method(pipe, "a b", 3, sizes), atol=1e-4, rtol=1e-4)
 
 
 def test_schedulers_with_a_history_step_the_whole_latent(pipe, monkeypatch):
