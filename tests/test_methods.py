@@ -25,6 +25,8 @@ METHODS = {
     "deep_shrink": [],
     "hidiffusion": [],
     "fouriscale": [],
+    "demofusion": [],
+    "accdiffusion": [],
     "sdedit": [],
     "sdedit_rgb": [],
     "megafusion": [],

@@ -78,7 +78,7 @@ def test_information_is_hydras(tmp_path):
     """--help names groups and examples, --cfg job what will act, an experiment's settings included."""
     shown = run("--help").stdout
     for text in (
-        "attention_scaling, ",
+        "attention_scaling,",
         "scalecrafter/freeu:",
         "== Examples ==",
         "experiment=ablate_tau",

@@ -1,0 +1,71 @@
+"""Dilated views of a latent: every s-th row and column of it, which show the whole image at about the training size.
+
+Before they are taken, the latent is blurred, so that they do not alias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def pad_to_multiple(x: Tensor, scale: int) -> Tensor:
+    """(..., rows, columns) with zeros above and on the left, so that ``scale`` divides both sides."""
+    return functional.pad(x, (-x.shape[-1] % scale, 0, -x.shape[-2] % scale, 0))
+
+
+def dilated_views(x: Tensor, scale: int) -> list[Tensor]:
+    """The scale^2 views (..., rows / scale, columns / scale) of (..., rows, columns): view a scale + b has the rows
+    a, a + scale, ... and the columns b, b + scale, ...
+    """
+    return [x[..., top::scale, left::scale] for top in range(scale) for left in range(scale)]
+
+
+def interleave(views: Sequence[Tensor], scale: int) -> Tensor:
+    """The inverse of `dilated_views`."""
+    *batch, rows, columns = views[0].shape
+    x = views[0].new_empty(*batch, rows * scale, columns * scale)
+    for place, view in zip(dilated_views(x, scale), views, strict=True):
+        place.copy_(view)
+    return x
+
+
+def gaussian(side: int, sigma: float) -> Tensor:
+    """(side,) weights of a Gaussian filter, with sum one; ``side`` is odd."""
+    distance = torch.arange(side, dtype=torch.float64) - side // 2
+    weights = torch.exp(-0.5 * (distance / sigma) ** 2)
+    return weights / weights.sum()
+
+
+def blur(x: Tensor, weights: Tensor) -> Tensor:
+    """(N, C, rows, columns) filtered along rows and columns with the same odd number of weights, zeros outside."""
+    channels, reach = x.shape[1], len(weights) // 2
+    line = weights.to(x).expand(channels, 1, -1)
+    x = functional.conv2d(x, line[..., None], padding=(reach, 0), groups=channels)
+    return functional.conv2d(x, line[..., None, :], padding=(0, reach), groups=channels)
+
+
+def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each (C, rows, columns) of (N, C, rows, columns), both (N, 1, 1, 1)."""
+    axes = (1, 2, 3)
+    return x.mean(axes, keepdim=True), x.std(axes, keepdim=True)
+
+
+def with_statistics(x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """``x`` shifted and scaled to this mean and standard deviation, each of the batch by itself."""
+    own_mean, own_deviation = statistics(x)
+    return (x - own_mean) / own_deviation * deviation + mean
+
+
+def blurred(x: Tensor, side: int, sigma: float) -> Tensor:
+    """`blur` with a Gaussian, then the mean and standard deviation of ``x`` again; in float32, as ``x``'s dtype."""
+    exact = x.float()
+    return with_statistics(blur(exact, gaussian(side, sigma)), *statistics(exact)).to(x.dtype)
+
+
+def permutations(views: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """(views, *shape) independent uniform permutations of 0 to ``views`` - 1 along the first axis."""
+    return torch.rand(views, *shape, generator=generator).argsort(0)
