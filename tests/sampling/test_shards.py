@@ -10,7 +10,7 @@ from experiments.sampling.generate import generate_run, is_complete
 from experiments.sampling.manifest import read_records
 from experiments.sampling.shards import one_shard, whole_run
 from experiments.scoring.runs import complete_run
-from experiments.setup.runs import Shard
+from experiments.setup.processes import Shard
 from tests.commands import PATIENCE, start
 from tests.sampling.test_generate import contents, run_of, wait_until
 from tests.tiny import tiny_overrides
