@@ -1,5 +1,5 @@
-"""Checking the features and scores in a run folder: whether the files are whole, and of the images that are there. Both
-can be computed again, so a repair removes what does not belong.
+"""Checking the features and scores in a run folder: whether the files are whole, and of the images that are there.
+Both can be computed again, so a repair removes what does not belong.
 """
 
 from __future__ import annotations
