@@ -14,7 +14,7 @@ import pytest
 from experiments import reproduce
 from experiments.sampling import batches
 from experiments.sampling.generate import generate_run, is_complete
-from experiments.sampling.manifest import read_records
+from experiments.sampling.manifest import read_lines, read_records
 from experiments.sampling.shards import gather_shards, one_shard, whole_run
 from experiments.scoring.runs import complete_run
 from experiments.setup.processes import Shard
@@ -112,11 +112,11 @@ def test_shards_without_locks_are_gathered_into_the_same_files(tiny, tmp_path):
     assert complete_run(run_of(apart)) is not None
     assert contents(folder) == contents(whole.folder)
     assert not (folder / "shards").exists()
-    assert len(list(read_lines_of_costs(folder))) == 7
+    assert images_paid_for(folder) == 7
 
 
-def read_lines_of_costs(folder):
-    return [line for path in folder.glob("costs*.jsonl") for line in path.read_text().splitlines()]
+def images_paid_for(folder):
+    return sum(line["images"] for path in folder.glob("costs*.jsonl") for line in read_lines(path))
 
 
 def test_gathering_goes_on_after_a_crash(tiny, tmp_path, monkeypatch):
@@ -182,7 +182,16 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
 def test_torchrun_shards_by_rank(tiny, tmp_path):
     """Three processes of torchrun generate the files of one process, and one of them scores."""
     line = [*tiny, "prompts.limit=8", "experiment=ablate_tau", "resolution=x4", "scalecrafter.tau=0,50"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3", "-m", "experiments.run"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "3",
+        "-m",
+        "experiments.run",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*torchrun, *line], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
@@ -193,5 +202,5 @@ def test_torchrun_shards_by_rank(tiny, tmp_path):
     for folder in folders:
         together = run_of(tiny).runs / folder.name
         assert contents(together) == contents(folder)
-        assert len(read_lines_of_costs(together)) == 8
+        assert images_paid_for(together) == 8
         assert (together / "metrics.json").is_file() == (folder / "metrics.json").is_file()
