@@ -103,9 +103,9 @@ def test_other_errors_are_no_lack_of_memory(tiny):
     assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
 
 
-# Levels of 255 that an image may differ by from the same in a batch of another size, and the share of its values that
-# do: about twice what was measured. docs/reliability.md quotes what was measured.
-BOUNDS = {"float32": (1, 0.001), "bfloat16": (8, 0.5)}
+# Levels of 255 that an image may differ by from the same in a batch of another size, and the share of values that do:
+# about twice what was measured, which docs/reliability.md quotes.
+BOUNDS = {"float32": (1, 0.001), "bfloat16": (2, 0.02)}
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
@@ -117,7 +117,6 @@ def test_the_size_of_a_batch_changes_an_image_by_rounding(pipe_folder, dtype):
     levels, share = BOUNDS[dtype]
     for size in (1, 2, 3, 5):
         difference = np.abs(generate(Direct(), pipe, range(size), steps=10).astype(int) - whole[:size])
-        print(dtype, size, difference.max(), (difference > 0).mean())
         assert difference.max() <= levels
         assert (difference > 0).mean() <= share
 
