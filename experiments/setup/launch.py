@@ -110,7 +110,7 @@ def with_outcome(job: Job) -> Job:
             return
         with stoppable():  # in a process of a launcher, which has not started the command
             failure = attempt(job, config)
-        write_outcome(folder, Outcome(overrides, failure and failure.message))
+        write_outcome(folder, Outcome(overrides, failure.message if failure else None))
         if failure is None:
             return
         write_atomically(folder / TRACEBACK, failure.traceback)
