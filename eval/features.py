@@ -127,11 +127,12 @@ class Chunk:
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """A file with the features of a chunk's crops."""
+    """A file with the features of a chunk's crops, under a ``key`` that is the hash of what decides them."""
 
     path: Path
     key: str
     shape: tuple[int, int]
+    content: str
 
     def read(self) -> np.ndarray | None:
         """The cached features; None if they are missing or the file is damaged."""
@@ -146,7 +147,7 @@ class CacheEntry:
     def write(self, features: np.ndarray) -> np.ndarray:
         """Cache the features and return them."""
         with open_atomically(self.path) as file:
-            np.savez(file, features=features, key=np.array(self.key))
+            np.savez(file, features=features, key=np.array(self.key), content=np.array(self.content))
         return features
 
 
@@ -157,9 +158,11 @@ def cache_entry(chunk: Chunk, extractor: FeatureExtractor, cropping: Cropping, c
     content["extractor"] = [extractor.name, extractor.digest]
     if cropping != WHOLE:  # crops also depend on names and indices
         content["crops"] = [str(cropping), chunk.start, [image.name for image in chunk.images]]
-    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    text = json.dumps(content)
+    key = hashlib.sha256(text.encode()).hexdigest()
     label = re.sub(r"[^A-Za-z0-9.-]+", "_", extractor.name)
-    return CacheEntry(cache_dir / f"{label}-{key[:16]}.npz", key, (len(chunk.images) * cropping.count, extractor.dim))
+    shape = len(chunk.images) * cropping.count, extractor.dim
+    return CacheEntry(cache_dir / f"{label}-{key[:16]}.npz", key, shape, text)
 
 
 def extract(

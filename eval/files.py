@@ -19,7 +19,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     mix their bytes: the last one to finish wins. If the body raises, ``path`` stays as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")
     try:
         with temporary.open("xb") as file:  # unlike tempfile, respects the umask
@@ -36,6 +36,14 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     """Write ``data`` (text as UTF-8) to ``path`` with `open_atomically`."""
     with open_atomically(path) as file:
         file.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its missing parents, each flushed to disk as an entry of its own parent."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ from experiments.sampling.manifest import Record, read_records
 from experiments.setup.architecture import Model, open_architecture, open_model
 from experiments.setup.compose import compose_config
 from experiments.setup.grid import Grid
-from experiments.setup.identity import find_recorded, read_identity
+from experiments.setup.identity import ENVIRONMENT, find_recorded, read_identity
 from experiments.setup.models import ModelSource
 from experiments.setup.runs import Run, build_run
 
@@ -26,6 +26,10 @@ Column = tuple[str, Path]  # of a gallery: its title and the run folder
 
 FLOOR = "real"  # the control method whose images are real
 CONTROLS = (FLOOR, "real_blur", "real_enlarge", "real_grid")  # it and its corruptions compete with no method
+
+
+class DamagedScores(ValueError):
+    """A file of scores that is not whole; the run can be scored again."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,14 @@ def finished_rows(
     for row in grid.rows:
         try:
             run = build_run(compose_config(row.overrides), open_)
-        except ValueError as reason:  # its job has failed
-            missing.append(str(reason))
+        except Exception as reason:  # whatever it is, its job has failed with it
+            missing.append(str(reason) or type(reason).__name__)
             continue
         try:
             if not run.model.digest:
                 run = recorded_run(run)
             read_scores(run.scores_file)
-        except FileNotFoundError as reason:
+        except (FileNotFoundError, DamagedScores) as reason:
             missing.append(str(reason))
         else:
             done.append(RunRow(run, row.variant))
@@ -77,10 +81,22 @@ def recorded_run(run: Run) -> Run:
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """Scores as `experiments.scoring.runs` wrote them; FileNotFoundError if the run was not scored in this way yet."""
+    """Scores as `experiments.scoring.runs` wrote them.
+
+    Raises:
+        FileNotFoundError: the run was not scored in this way yet.
+        DamagedScores: the file is not whole.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no scores at {path}: run python -m experiments.run, or experiments.reproduce")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        scores = json.loads(path.read_bytes())
+        if not {"n", "protocol"} <= scores.keys():
+            raise ValueError("no n or protocol")
+    except (ValueError, AttributeError) as error:
+        advice = "run python -m experiments.score with the options of the run"
+        raise DamagedScores(f"{path} is damaged ({error}): {advice}") from error
+    return scores
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -152,7 +168,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     """What a run says about itself: ``identity`` (all that decides its pixels) and ``environment`` (versions)."""
     return {
         "identity": read_identity(folder),
-        "environment": json.loads((folder / "environment.json").read_text(encoding="utf-8")),
+        "environment": json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")),
     }
 
 

@@ -1,38 +1,18 @@
-"""Generating a run: what is missing of its images, batch by batch, into its run folder."""
+"""Generating a run: what is missing of its images, or of a shard's, into its run folder."""
 
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-import time
-from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
-
-from baselines.method import Request
 from eval.files import write_atomically
-from experiments.cost.counting import counted_evaluations, disk_needed
-from experiments.prompts import Prompt, prompt_seed
-from experiments.sampling.manifest import (
-    NAME,
-    Record,
-    append_line,
-    finished_ids,
-    manifests,
-    merge_manifests,
-    read_records,
-    save_image,
-)
-from experiments.sampling.shards import one_shard, whole_run
-from experiments.setup.identity import FILE, environment, identity_text
+from experiments.cost.counting import disk_needed
+from experiments.sampling.batches import generate_missing
+from experiments.sampling.manifest import NAME, Record, finished_ids, manifests, merge_manifests, read_records
+from experiments.sampling.shards import APART, gather_shards, one_shard, shard_folders, whole_run
+from experiments.setup.identity import ENVIRONMENT, FILE, environment, identity_text
 from experiments.setup.runs import Run
-from scalecrafter.decode import tiled_decoding
-
-log = logging.getLogger(__name__)
 
 
 def generate_run(run: Run) -> Path:
@@ -43,34 +23,52 @@ def generate_run(run: Run) -> Path:
     prepare_folder(run)
     folder = run.folder
     if run.shard is not None:
-        with one_shard(folder, run.shard):
-            generate_missing(run, run.shard.of(run.prompts), read_records(folder), f"manifest-{run.shard}.jsonl")
-        if not is_complete(run):
+        generate_shard(run)
+        if run.apart or not is_complete(run):
             return folder
-    with whole_run(folder):
+    with whole_run(folder, run.locks):
+        gather_shards(folder)
         records = read_records(folder)
-        if missing_prompts(run.prompts, records) or len(manifests(folder)) > 1:
+        if {prompt.id for prompt in run.prompts} - ids_of(records) or len(manifests(folder)) > 1:
             merge_manifests(folder, records)
-            records += generate_missing(run, run.prompts, records, NAME)
+            records += generate_missing(run, run.prompts, ids_of(records), folder)
             merge_manifests(folder, records)
     return folder
 
 
+def generate_shard(run: Run) -> None:
+    """Generate what is missing of the run's shard, into a manifest or a folder of its own."""
+    assert run.shard is not None
+    folder, prompts = run.folder, run.shard.of(run.prompts)
+    if run.apart:
+        own = folder / APART / str(run.shard)
+        (own / "images").mkdir(parents=True, exist_ok=True)
+        records = read_records(own)
+        merge_manifests(own, records)
+        generate_missing(run, prompts, ids_of(records) | ids_of(read_records(folder)), own, NAME)
+    else:
+        with one_shard(folder, run.shard):
+            generate_missing(run, prompts, ids_of(read_records(folder)), folder, f"manifest-{run.shard}.jsonl")
+
+
 def prepare_folder(run: Run) -> None:
     """Make the run folder; an error if it holds another run or the disk is too small, and nothing is overwritten."""
-    folder, text = run.folder, identity_text(run.identity)
+    folder, text = run.folder, identity_text(run.identity).encode()
     existing = folder / FILE
-    if existing.exists() and existing.read_text(encoding="utf-8") != text:
-        raise ValueError(f"{folder} holds a run with another configuration: move it away or set paths.runs")
+    if existing.exists() and existing.read_bytes() != text:
+        raise ValueError(
+            f"{folder} holds a run with another configuration: move it away or set paths.runs, or, if its {FILE} is "
+            f"damaged, run python -m experiments.verify {folder} --repair"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    missing = {prompt.id for prompt in run.prompts} - finished_ids(folder)
-    needed = disk_needed(run.height, run.width, len(missing))
+    done = set.union(*map(finished_ids, [folder, *shard_folders(folder)]))
+    needed = disk_needed(run.height, run.width, sum(prompt.id not in done for prompt in run.prompts))
     if shutil.disk_usage(folder.parent).free < needed:
         raise OSError(f"the disk of {folder.parent} has less than the {needed / 1e6:.0f} MB that this run may need")
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    write_atomically(existing, text.encode())
-    if missing:
-        write_atomically(folder / "environment.json", (json.dumps(environment(), indent=2) + "\n").encode())
+    write_atomically(existing, text)
+    if not (folder / ENVIRONMENT).is_file():  # of the first process; costs*.jsonl has that of every batch
+        write_atomically(folder / ENVIRONMENT, (json.dumps(environment(), indent=2) + "\n").encode())
 
 
 def is_complete(run: Run) -> bool:
@@ -78,38 +76,5 @@ def is_complete(run: Run) -> bool:
     return {prompt.id for prompt in run.prompts} <= finished_ids(run.folder)
 
 
-def missing_prompts(prompts: Sequence[Prompt], records: Sequence[Record]) -> list[Prompt]:
-    """The prompts without a record."""
-    done = {record.id for record in records}
-    return [prompt for prompt in prompts if prompt.id not in done]
-
-
-def generate_missing(run: Run, prompts: Sequence[Prompt], records: Sequence[Record], manifest: str) -> list[Record]:
-    """Generate the images of those prompts that have no record yet; returns theirs."""
-    pending, found = missing_prompts(prompts, records), []
-    label = f"{run.method_name} {run.resolution} {run.height}x{run.width}"
-    log.debug("%s: %d of %d images to generate in %s", label, len(pending), len(prompts), run.folder)
-    done = len(prompts) - len(pending)
-    with tqdm(total=len(prompts), initial=done, desc=label, unit="img", disable=not pending) as bar:
-        for start in range(0, len(pending), run.batch_size):
-            batch = pending[start : start + run.batch_size]
-            found += generate_batch(run, batch, manifest)
-            bar.update(len(batch))
-    return found
-
-
-def generate_batch(run: Run, prompts: Sequence[Prompt], manifest: str = NAME) -> list[Record]:
-    """Generate the images of some prompts and save them, with a line on where and at what cost."""
-    seeds = [prompt_seed(run.seed, prompt.id) for prompt in prompts]
-    request = Request([p.text for p in prompts], seeds, run.height, run.width, run.sampler)
-    pipe, tiled = run.model.load(), run.model.tiles(run.height, run.width)
-    started = time.perf_counter()
-    with counted_evaluations(pipe.unet) as evaluations, tiled_decoding(pipe.vae) if tiled else nullcontext():
-        images = run.method.generate(pipe, request)
-    cost: dict[str, Any] = {"images": len(prompts), "seconds": round(time.perf_counter() - started, 3)}
-    cost |= {"unet_evaluations": sum(evaluations), "device": environment()["device"], "dtype": run.model.dtype}
-    append_line(run.folder / manifest.replace("manifest", "costs"), cost)
-    return [
-        save_image(run.folder, image, prompt_id=prompt.id, prompt=prompt.text, seed=seed, manifest=manifest)
-        for image, prompt, seed in zip(images, prompts, seeds, strict=True)
-    ]
+def ids_of(records: list[Record]) -> set[str]:
+    return {record.id for record in records}

@@ -2,8 +2,8 @@
 
 An image is written to a temporary name, synced and renamed; only then is its line appended to the manifest. An image
 without a valid line is generated again, and set aside, not deleted. Lines hold nothing that differs between two runs
-with the same identity. While processes generate shards of a run in parallel, each appends to a manifest of its own;
-together they are one, and in the end they become one file.
+with the same identity and batch size. While processes generate shards of a run in parallel, each appends to a
+manifest of its own; together they are one, and in the end they become one file.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.files import write_atomically
+from eval.files import sync_folder, write_atomically
 
 NAME, QUARANTINE = "manifest.jsonl", "quarantine"
 IMAGE_FILE = re.compile(r"images/[^/\\]+")  # nothing outside the run folder
@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Record:
-    """One finished image."""
+    """One finished image. ``batch`` is how many images were sampled together, which changes each by rounding; older
+    manifests do not say.
+    """
 
     id: str
     prompt: str
@@ -42,6 +44,27 @@ class Record:
     sha256: str
     height: int
     width: int
+    batch: int | None = None
+
+    def line(self) -> dict[str, Any]:
+        """As it stands in a manifest."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+TYPES = {field.name: (str if "str" in str(field.type) else int) for field in fields(Record)}
+REQUIRED = TYPES.keys() - {"batch"}
+
+
+def parse_record(values: Mapping[str, Any]) -> Record:
+    """A line of a manifest; ValueError that says what is wrong with it."""
+    if lacking := sorted(REQUIRED - values.keys()):
+        raise ValueError(f"no record of an image: it has no {', '.join(lacking)}")
+    wrong = [key for key, value in values.items() if type(value) is not TYPES.get(key)]
+    if wrong:
+        raise ValueError(f"no record of an image: its {', '.join(wrong)} cannot be")
+    if not IMAGE_FILE.fullmatch(values["file"]):
+        raise ValueError(f"it names {values['file']}, which is not in images/")
+    return Record(**values)
 
 
 def manifests(folder: Path) -> list[Path]:
@@ -59,6 +82,13 @@ def read_records(folder: Path) -> list[Record]:
     return [found[key] for key in sorted(found)]
 
 
+def images_digest(records: Iterable[Record], ids: Iterable[str]) -> str:
+    """Hex SHA-256 over the images of these ids, whatever their order."""
+    wanted = set(ids)
+    lines = sorted(f"{record.id} {record.sha256}\n" for record in records if record.id in wanted)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def finished_ids(folder: Path) -> set[str]:
     """Ids that have a whole line; their images are not read."""
     return {record.id for record in manifest_lines(folder)}
@@ -69,33 +99,36 @@ def manifest_lines(folder: Path) -> Iterator[Record]:
     for path in manifests(folder):
         for line in read_lines(path):
             try:
-                record = Record(**line)
-            except TypeError:
+                yield parse_record(line)
+            except ValueError:
                 continue
-            if IMAGE_FILE.fullmatch(str(record.file)):
-                yield record
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON lines file; lines that are damaged, or torn by a crash, are skipped."""
-    for line in path.read_bytes().split(b"\n"):
+    yield from (values for _, values in numbered_lines(path) if values is not None)
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """The number of each line that is not empty, from 1, and its object, None if it is damaged."""
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         try:
-            values = json.loads(line)
+            values = json.loads(line) if line.strip() else None
         except ValueError:
-            continue
-        if isinstance(values, dict):
-            yield values
+            values = None
+        if line.strip():
+            yield number, values if isinstance(values, dict) else None
 
 
 def merge_manifests(folder: Path, records: list[Record]) -> None:
     """Make one manifest, sorted by id; remove temporary files, and set aside images that no record names."""
-    lines = "".join(json.dumps(asdict(record)) + "\n" for record in sorted(records, key=lambda r: r.id))
+    lines = "".join(json.dumps(record.line()) + "\n" for record in sorted(records, key=lambda r: r.id))
     named = {record.file for record in records}
     for path in [*folder.glob("*.tmp"), *folder.glob("images/*.tmp")]:
         path.unlink()
     for path in folder.glob("images/*"):
         if path.relative_to(folder).as_posix() not in named:
-            set_aside(path)
+            set_aside(path, folder)
     for path in folder.glob(f"{QUARANTINE}/*"):
         again = folder / "images" / path.name
         if again.is_file() and again.read_bytes() == path.read_bytes():
@@ -106,19 +139,33 @@ def merge_manifests(folder: Path, records: list[Record]) -> None:
             path.unlink()
 
 
-def set_aside(image: Path) -> None:
-    """Move an image without a valid record out of the way: if its manifest was damaged, it may be worth hours."""
-    folder = image.parent.parent / QUARANTINE
-    folder.mkdir(exist_ok=True)
-    place, count = folder / image.name, 1
-    while place.exists():
-        place, count = folder / f"{image.stem}-{count}{image.suffix}", count + 1
-    image.rename(place)
-    log.warning("%s has no valid record and is now at %s", image, place)
+def set_aside(file: Path, folder: Path) -> None:
+    """Move a file that does not fit its run out of the way, into the run folder's quarantine: if its manifest was
+    damaged, an image may be worth hours.
+    """
+    place = unused(folder / QUARANTINE / file.name)
+    place.parent.mkdir(exist_ok=True)
+    file.rename(place)
+    log.warning("%s has no valid record and is now at %s", file, place)
+
+
+def unused(path: Path) -> Path:
+    """This path or, if there is something, the same with a number."""
+    found, count = path, 1
+    while found.exists():
+        found, count = path.with_name(f"{path.stem}-{count}{path.suffix}"), count + 1
+    return found
 
 
 def save_image(
-    folder: Path, image: NDArray[np.uint8], *, prompt_id: str, prompt: str, seed: int, manifest: str = NAME
+    folder: Path,
+    image: NDArray[np.uint8],
+    *,
+    prompt_id: str,
+    prompt: str,
+    seed: int,
+    batch: int | None = None,
+    manifest: str = NAME,
 ) -> Record:
     """Save (H, W, 3) uint8 as PNG and append its record to the manifest of that name."""
     buffer = io.BytesIO()
@@ -126,16 +173,20 @@ def save_image(
     file = f"images/{prompt_id}.png"
     write_atomically(folder / file, buffer.getvalue())
     height, width = image.shape[:2]
-    record = Record(prompt_id, prompt, seed, file, hashlib.sha256(buffer.getvalue()).hexdigest(), height, width)
-    append_line(folder / manifest, asdict(record))
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    record = Record(prompt_id, prompt, seed, file, digest, height, width, batch)
+    append_line(folder / manifest, record.line())
     return record
 
 
 def append_line(path: Path, values: Mapping[str, object]) -> None:
     """Append one JSON line, synced; a line that a crash has torn before it is ended first."""
+    new = not path.exists()
     with path.open("ab+") as stream:
         if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
             stream.write(b"\n")
         stream.write(json.dumps(values).encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
+    if new:
+        sync_folder(path.parent)

@@ -11,6 +11,7 @@ from eval.extractors import VITS, Inception, ViT
 from eval.features import FeatureExtractor, extractor_for
 from eval.resize import RESIZES
 from experiments.scenes.scene_features import SceneFeatures
+from experiments.setup.processes import own_device
 
 EXTRACTORS = ("inception", *VITS, "scenes")
 
@@ -32,6 +33,7 @@ def build_extractor(name: str, weights: str | None = None, how: str = "clean") -
         raise ValueError(f"no extractor {name!r}: choose from {', '.join(EXTRACTORS)}")
     if how not in RESIZES:
         raise ValueError(f"resize is one of {', '.join(RESIZES)}, not {how!r}")
+    own_device()  # where the networks below are put
     if name == "scenes":
         return SceneFeatures(Path(weights)) if weights else SceneFeatures()
     if name == "inception":

@@ -25,7 +25,7 @@ from eval.repetition import CopyCounter
 from eval.score import as_metrics, check_names, score_alone, score_features
 from eval.uncertainty import MINIMUM_IMAGES, estimate_mean
 from experiments.sampling.generate import generate_run, is_complete
-from experiments.sampling.manifest import read_lines, read_records
+from experiments.sampling.manifest import Record, images_digest, read_lines, read_records
 from experiments.scenes.scene_counter import SceneCounter
 from experiments.scenes.scene_features import SceneFeatures
 from experiments.scoring.feature_spaces import build_extractor, protocol_of
@@ -40,7 +40,8 @@ def complete_run(run: Run) -> dict[str, Any] | None:
     """Generate what is missing of a run and of its base samples, and score it.
 
     Returns:
-        The scores; None if the run is not to be scored (metrics=none), or other shards of it are not finished.
+        The scores; None if the run is not to be scored (metrics=none), or other shards of it are not finished, or this
+        one is generated without locks: then whoever gathers the shards also generates the base samples.
     """
     if run.metrics.extractor is None:
         generate_run(run)
@@ -48,6 +49,8 @@ def complete_run(run: Run) -> dict[str, Any] | None:
     check_scorable(run)
     base = base_run(run)
     generate_run(run)
+    if run.apart:
+        return None
     if base.folder != run.folder:
         generate_run(base)
     return score_run(run) if is_complete(run) and is_complete(base) else None
@@ -82,9 +85,9 @@ def croppings_of(run: Run, extractor: FeatureExtractor) -> list[Cropping]:
     return [WHOLE, parse_crops(run.metrics.crops, crop_extractor(extractor).side, min(run.height, run.width))]
 
 
-def images_of(run: Run) -> list[ImageFile]:
+def images_of(run: Run, records: Sequence[Record]) -> list[ImageFile]:
     """The images of the run's prompts in their order; ValueError if some are missing."""
-    files = {record.id: run.folder / record.file for record in read_records(run.folder)}
+    files = {record.id: run.folder / record.file for record in records}
     missing = [prompt.id for prompt in run.prompts if prompt.id not in files]
     if missing:
         raise ValueError(f"{run.folder} lacks {len(missing)} images: generate them with python -m experiments.run")
@@ -95,12 +98,15 @@ def score_run(run: Run) -> dict[str, Any]:
     """Score a complete run; write its ``scores_file``, which tables read, and a copy as the run's ``metrics.json``."""
     extractor, also, base = extractor_of(run), run.metrics.also, base_run(run)
     croppings = croppings_of(run, extractor)
-    images, base_images = images_of(run), images_of(base)
+    records = read_records(run.folder)
+    base_records = records if base.folder == run.folder else read_records(base.folder)
+    images, base_images = images_of(run, records), images_of(base, base_records)
     found = images_to_features(images, extractor, cache_dir=run.folder / "features", croppings=croppings)
     size = run.height, run.width
     references = reference_features(run.metrics.reference, extractor, croppings, features_cache(run), size)
-    scores: dict[str, Any] = {"n": len(images)}
     ids = [prompt.id for prompt in run.prompts]
+    shown = {"sha256": images_digest(records, ids), "base_sha256": images_digest(base_records, ids)}
+    scores: dict[str, Any] = {"n": len(images), "images": shown}
     for cropping, features, reference in zip(croppings, found, references, strict=True):
         scores |= score_features(features, reference.features, "r", ids=ids, cropping=cropping, also=also)
     texts = [prompt.text for prompt in run.prompts]

@@ -1,15 +1,23 @@
-"""How a command ends. Imports nothing, so that a command that needs no model does not load one."""
+"""How a command ends. Imports no model library, so that a command that needs no model does not load one."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
 
+from experiments.setup.stopping import Stopped, stoppable
+
 
 def command(action: Callable[[Sequence[str]], object]) -> None:
-    """Run a command with the arguments of the command line; an expected error is one line and exit code 2."""
+    """Run a command with the arguments of the command line. An expected error is one line and exit code 2; so is
+    SIGTERM or SIGINT, with exit code 128 and the signal's number.
+    """
     try:
-        action(sys.argv[1:])
+        with stoppable():
+            action(sys.argv[1:])
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.number)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

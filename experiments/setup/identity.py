@@ -20,7 +20,7 @@ import yaml
 from experiments.prompts import prompts_identity
 from experiments.setup.weights import weights_digest
 
-FILE = "config.yaml"  # in a run folder
+FILE, ENVIRONMENT = "config.yaml", "environment.json"  # in a run folder
 
 
 def run_identity(workload: Any, prompts: dict[str, Any], seed: int) -> dict[str, Any]:

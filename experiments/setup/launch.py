@@ -1,19 +1,21 @@
 """Running jobs through Hydra: one, or each combination of a sweep, under whatever launcher the command line chooses.
 
-Every job leaves ``outcome.json`` in its Hydra folder. What failed is read from these files, so that it does not matter
-in which process or on which machine a job ran; a job without one was killed.
+Every job leaves ``outcome.json`` in its Hydra folder and, if it failed, ``error.txt`` with the traceback. What failed
+is read from these files, so that it does not matter in which process or on which machine a job ran; a job without one
+was killed.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import wraps
 from pathlib import Path
 
@@ -27,8 +29,11 @@ from eval.files import write_atomically
 from experiments.setup import schema
 from experiments.setup.compose import VERSION_BASE, compose_config, plain_values
 from experiments.setup.grid import Grid, left_out, read_grid, skip_override, skip_rules
+from experiments.setup.processes import torchrun_rank
+from experiments.setup.stopping import stoppable
 
-OUTCOME = "outcome.json"
+OUTCOME, TRACEBACK = "outcome.json", "error.txt"
+EXPECTED = (ValueError, OSError)  # what a user can put right: one line says it
 MULTIRUN = {"-m", "--multirun"}
 log = logging.getLogger(__name__)
 
@@ -72,6 +77,8 @@ def launch(job: Job, arguments: Sequence[str]) -> Grid | None:
         app()
         return None
     grid = read_grid(overrides)
+    if (rank := torchrun_rank()) is not None:
+        grid = replace(grid, output=grid.output / f"rank-{rank[0]}")
     for row in grid.rows:
         plain_values(compose_config(row.overrides))
     multirun = grid.multirun or len(grid.rows) > 1 or bool(MULTIRUN & set(arguments))
@@ -101,22 +108,46 @@ def with_outcome(job: Job) -> Job:
             log.info("left out: experiment.skip")
             write_outcome(folder, Outcome(overrides))
             return
-        try:
-            job(config)
-        except Exception as error:
-            message = " ".join(str(error).split()) or type(error).__name__
-            write_outcome(folder, Outcome(overrides, message))
-            (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            if "SUBMITIT_EXECUTOR" in os.environ:  # the scheduler has to see a failed job, once its result is written
-                atexit.register(os._exit, 1)
-            if not isinstance(error, (ValueError, OSError)):
-                raise
-            if settings.mode == RunMode.RUN:
-                sys.exit(1)  # `launch` says why, once
-            raise CompactHydraException(message) from None
-        write_outcome(folder, Outcome(overrides))
+        with stoppable():  # in a process of a launcher, which has not started the command
+            failure = attempt(job, config)
+        write_outcome(folder, Outcome(overrides, failure.message if failure else None))
+        if failure is None:
+            return
+        write_atomically(folder / TRACEBACK, failure.traceback)
+        if "SUBMITIT_EXECUTOR" in os.environ:  # the scheduler has to see a failed job, once its result is written
+            atexit.register(os._exit, 1)
+        if not failure.expected:
+            log.error(failure.traceback)
+        if settings.mode == RunMode.RUN:
+            sys.exit(1)  # `launch` says why, once
+        raise CompactHydraException(failure.message)
 
     return wrapped
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Of a job: a line, the whole traceback, and whether it is one of the `EXPECTED`."""
+
+    message: str
+    traceback: str
+    expected: bool
+
+
+def attempt(job: Job, config: DictConfig) -> Failure | None:
+    """Run a job. Nothing of a failure but text remains: its frames would keep the memory that the next job needs."""
+    try:
+        job(config)
+        return None
+    except Exception as error:
+        text = " ".join(str(error).split())
+        expected = isinstance(error, EXPECTED)
+        message = text if expected and text else f"{type(error).__name__}: {text}".removesuffix(": ")
+        failure = Failure(message, traceback.format_exc(), expected)
+    gc.collect()
+    if "torch" in sys.modules and (cuda := sys.modules["torch"].cuda).is_initialized():
+        cuda.empty_cache()
+    return failure
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
@@ -144,4 +175,6 @@ def report_failures(grid: Grid, outcomes: Sequence[Outcome]) -> None:
         own = [line for line in outcome.overrides if line not in shared]
         lines.append(f"{' '.join(own)}: {outcome.error}")
     message = f"{len(failed)} of {len(outcomes)} jobs failed, the others are complete: {'; '.join(lines)}"
+    if grid is not None and any(grid.output.glob(f"*/{TRACEBACK}")):
+        message += f" (tracebacks: {grid.output}/*/{TRACEBACK})"
     raise JobsFailed(message, grid, all_failed=len(failed) == len(outcomes))

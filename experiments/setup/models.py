@@ -16,6 +16,7 @@ import transformers
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from experiments.scenes import WEIGHTS
+from experiments.setup.processes import own_device
 from experiments.setup.weights import RESTORE, fetch, locate_vae, locate_weights, weights_digest
 from scalecrafter.pipeline import dtype_argument, training_size
 
@@ -83,7 +84,7 @@ def resolve_dtype(name: str) -> str:
 
 @cache
 def load_pipeline(source: ModelSource) -> Any:
-    """The pipeline with its weights, on a GPU if there is one.
+    """The pipeline with its weights, on this process's GPU if there is one.
 
     Raises:
         FileNotFoundError: nothing there, and nothing that can be fetched.
@@ -98,7 +99,7 @@ def load_pipeline(source: ModelSource) -> Any:
     check_model(source, place, pipe)
     if source.scheduler:
         pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
-    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    pipe.to(own_device())
     pipe.unet.to(memory_format=torch.channels_last)
     pipe.vae.to(memory_format=torch.channels_last)
     return pipe

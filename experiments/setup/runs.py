@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -19,10 +18,10 @@ from experiments.setup.architecture import Model, open_model
 from experiments.setup.compose import plain_values
 from experiments.setup.identity import identity_digest, run_identity
 from experiments.setup.models import ModelSource
+from experiments.setup.processes import Shard, shard_of_process
 from scalecrafter.pipeline import training_size
 
 PAPER_LIMIT = "paper"
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -47,28 +46,6 @@ class MetricsSpec:
     crops: str | None
     also: Sequence[str]
     repetition: str | None
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Every ``count``-th prompt from the one at ``index`` (from 0) on."""
-
-    index: int
-    count: int
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """From "1/4"; ValueError for anything else."""
-        match = re.fullmatch(r"(\d+)/(\d+)", str(text))
-        if not match or not int(match[1]) < int(match[2]):
-            raise ValueError(f"shard is I/N with I from 0 to N - 1, as 0/4, 1/4, 2/4, 3/4, not {text!r}")
-        return cls(int(match[1]), int(match[2]))
-
-    def __str__(self) -> str:
-        return f"{self.index}-of-{self.count}"
-
-    def of(self, items: Sequence[Item]) -> Sequence[Item]:
-        return items[self.index :: self.count]
 
 
 @dataclass(frozen=True)
@@ -101,7 +78,13 @@ class Run(Workload):
     logger: dict[str, Any]
     experiment: str | None
     shard: Shard | None
+    locks: bool
     identity: dict[str, Any]
+
+    @property
+    def apart(self) -> bool:
+        """Whether this is a shard that fills a folder of its own."""
+        return self.shard is not None and not self.locks
 
     @property
     def digest(self) -> str:
@@ -131,16 +114,20 @@ def build_run(config: DictConfig, open_: Callable[[ModelSource], Model] = open_m
     values = plain_values(config)
     workload = build_workload(config, values, open_)
     limit = resolve_limit(values["prompts"]["limit"], workload.height, workload.width)
+    prompts = load_prompts(values["prompts"] | {"limit": limit})
+    if values["batch_size"] == "auto":
+        workload = replace(workload, batch_size=min(workload.batch_size, len(prompts)))
     return Run(
         **vars(workload),
-        prompts=load_prompts(values["prompts"] | {"limit": limit}),
+        prompts=prompts,
         prompts_config=values["prompts"],
         seed=values["seed"],
         metrics=read_metrics(dict(values["metrics"])),
         runs=Path(values["paths"]["runs"]),
         logger=values["logger"],
         experiment=values["experiment"]["name"],
-        shard=None if values["shard"] is None else Shard.parse(values["shard"]),
+        shard=shard_of_process(values["shard"]),
+        locks=values["locks"],
         identity=run_identity(workload, values["prompts"], values["seed"]),
     )
 
@@ -148,6 +135,7 @@ def build_run(config: DictConfig, open_: Callable[[ModelSource], Model] = open_m
 def base_run(run: Run) -> Run:
     """The samples at training size that a run is compared with, for the same prompts and seed: one run per model."""
     workload = base_workload(run)
+    workload = replace(workload, batch_size=min(workload.batch_size, len(run.prompts)))
     return replace(run, **vars(workload), identity=run_identity(workload, run.prompts_config, run.seed))
 
 

@@ -176,8 +176,9 @@ class Config:
     experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     seed: int = 0  # together with a prompt's id it seeds the image
-    batch_size: int | str = "auto"  # auto: by the number of pixels; does not change the images
+    batch_size: int | str = "auto"  # auto: by the number of pixels; changes the images by rounding alone
     shard: str | None = None  # I/N: every N-th prompt from the I-th on; other processes generate the others
+    locks: bool = True  # false, for disks without flock: each shard fills a folder of its own, to be merged later
 
 
 def register() -> None:

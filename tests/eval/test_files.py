@@ -1,5 +1,8 @@
 """Atomic writes: failing and concurrent writers."""
 
+import os
+import re
+import resource
 import stat
 import threading
 from pathlib import Path
@@ -7,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from eval.files import open_atomically, write_atomically
+
+ROOT = Path(__file__).resolve().parents[2]
+IN_PLACE = re.compile(r"""\.write_text\(|\.write_bytes\(|\bopen\((.*, *)?["'][wx]b?["']|savefig\((?!file|stream)""")
 
 
 def test_failing_writer_keeps_the_old_file(tmp_path: Path) -> None:
@@ -49,6 +55,42 @@ def test_concurrent_writers_leave_one_complete_file(tmp_path: Path) -> None:
         thread.join(timeout=10)
     assert path.read_bytes() in (b"a" * 2000, b"b" * 2000)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    """The limit on a file's size stands for the disk: a write fails half way."""
+    write_atomically(tmp_path / "a", b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_atomically(tmp_path / "a", bytes(1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def test_every_folder_that_gets_an_entry_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a power failure could take back the rename, or a new folder with all that is in it."""
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")) or fsync(descriptor)
+    )
+    write_atomically(tmp_path / "one" / "two" / "a", b"new")
+    assert {str(tmp_path), str(tmp_path / "one"), str(tmp_path / "one" / "two")} <= set(synced)
+    assert synced[-1] == str(tmp_path / "one" / "two")  # after the rename
+
+
+def test_files_are_written_atomically_everywhere() -> None:
+    """No module writes to a file's final place, where a crash leaves half of it; apart from the training of scenes."""
+    found = []
+    for path in sorted(each for name in ("eval", "baselines", "experiments") for each in ROOT.glob(f"{name}/**/*.py")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if "scenes" not in path.parts and path.name != "files.py":
+            found += [f"{path.relative_to(ROOT)}: {line.strip()}" for line in lines if IN_PLACE.search(line)]
+    assert found == []
 
 
 def test_permissions_are_those_of_an_ordinary_file(tmp_path: Path) -> None:

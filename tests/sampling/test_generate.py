@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.sampling import generate
+from experiments.sampling import batches, generate
 from experiments.sampling.generate import generate_run
 from experiments.sampling.manifest import read_records
 from experiments.setup.compose import compose_config
@@ -72,9 +73,9 @@ def test_only_missing_or_damaged_images_are_generated_again(tiny, monkeypatch):
     with (folder / "manifest.jsonl").open("a") as stream:
         stream.write('{"id": "000003", "pro')  # torn by a crash
     generated = []
-    original = generate.generate_batch
+    original = batches.sample_batch
     monkeypatch.setattr(
-        generate, "generate_batch", lambda r, p, m: generated.extend(x.id for x in p) or original(r, p, m)
+        batches, "sample_batch", lambda r, p, size: generated.extend(x.id for x in p) or original(r, p, size)
     )
     generate_run(run)
     assert generated == ["000001", "000002"]
@@ -98,6 +99,26 @@ def test_a_rerun_after_kill_ends_with_the_same_files(tiny, tmp_path):
     whole = generate_run(run_of([*killed, f"paths.runs={tmp_path / 'whole'}"]))
     assert contents(resumed) == contents(whole)
     assert not list(resumed.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_within_seconds_and_it_resumes(tiny, tmp_path, number):
+    """In one line, with the exit code of shells for that signal and no traceback."""
+    stopped = [*tiny, f"paths.runs={tmp_path / 'stopped'}", "batch_size=1", "sampler.steps=60"]
+    err = tmp_path / "err"
+    process = start(*stopped, err=str(err))
+    wait_until(lambda: list(tmp_path.glob("stopped/folder-*/images/*.png")), process)
+    os.kill(process.pid, number)
+    process.join(PATIENCE)
+    assert process.exitcode == 128 + number
+    name = signal.Signals(number).name
+    assert err.read_text().splitlines()[-1] == f"stopped by {name}: the same command goes on from here"
+    assert "Traceback" not in err.read_text()
+    run = run_of(stopped)
+    assert 1 <= len(list(run.folder.glob("images/*.png"))) < 4
+    assert not list(run.folder.rglob("*.tmp"))
+    whole = run_of([*stopped, f"paths.runs={tmp_path / 'whole'}"])
+    assert contents(generate_run(run)) == contents(generate_run(whole))
 
 
 def test_two_jobs_that_need_the_same_run_generate_it_once(tiny):
@@ -141,10 +162,17 @@ def test_images_that_exist_need_no_room(tiny, monkeypatch):
 
 
 def test_a_look_at_a_finished_run_does_not_change_where_it_was_made(tiny):
-    """Each batch names its device and precision; the versions are those of who generated last."""
-    folder = generate_run(run_of([*tiny, "batch_size=2"]))
-    costs = [json.loads(line) for line in (folder / "costs.jsonl").read_text().splitlines()]
-    assert [(c["images"], c["dtype"], c["device"]) for c in costs] == [(2, "float32", environment()["device"])] * 2
+    """Each batch names its device, precision and versions; environment.json has those of who generated first, also
+    where another machine makes again what is missing.
+    """
+    run = run_of([*tiny, "batch_size=2", "model.dtype=float32"])
+    folder = generate_run(run)
+    for line in (folder / "costs.jsonl").read_text().splitlines():
+        cost = json.loads(line)
+        assert {key: cost[key] for key in environment()} == environment()
+        assert (cost["images"], cost["batch"], cost["dtype"]) == (2, 2, "float32")
     (folder / "environment.json").write_text('{"device": "another machine"}')
-    generate_run(run_of([*tiny, "batch_size=2"]))
+    generate_run(run)
+    (folder / "images/000001.png").unlink()
+    generate_run(run)
     assert json.loads((folder / "environment.json").read_text()) == {"device": "another machine"}

@@ -1,6 +1,7 @@
 """Records of images after a crash, a bit error or an attack: nothing is lost, and nothing outside is read."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -66,6 +67,15 @@ def test_a_record_after_a_torn_line_is_kept(folder):
         stream.write('{"id": "000003", "pro')
     save(folder, 4)
     assert [record.id for record in read_records(folder)] == ["000000", "000001", "000002", "000004"]
+
+
+def test_the_folder_of_a_new_manifest_is_synced(tmp_path, monkeypatch):
+    """A power failure after the first line must not take the file itself."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    for _ in range(2):
+        append_line(tmp_path / NAME, {"a": 1})
+    assert synced == [str(tmp_path / NAME), str(tmp_path), str(tmp_path / NAME)]
 
 
 def test_torn_lines_of_costs_are_skipped(tmp_path):

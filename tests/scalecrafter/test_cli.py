@@ -1,6 +1,7 @@
 """The command line, as a user runs it."""
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import scalecrafter
-from scalecrafter.cli import build_parser, load_pipeline, main
+from scalecrafter.cli import build_parser, load_pipeline, main, save_png
 from scalecrafter.settings import available_settings
 
 
@@ -188,3 +190,20 @@ def test_upscale_gives_the_size_that_is_asked_for(tmp_path, save_pipeline, monke
         image = Image.fromarray(padded)
         expected = pipe("", image, 1.0, num_inference_steps=2, guidance_scale=7.5, generator=generator).images[0]
     assert np.array_equal(pixels("large.png"), np.asarray(expected)[:, :62])
+
+
+def test_an_image_that_cannot_be_written_replaces_none(tmp_path):
+    """The limit on a file's size stands for a full disk."""
+    path = tmp_path / "image.png"
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    save_png(noise, path, PngInfo())
+    before = path.read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            save_png(noise, path, PngInfo())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["image.png"]

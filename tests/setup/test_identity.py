@@ -83,6 +83,7 @@ KEEPS = {
     "resolution.images": (["prompts.limit=${resolution.images}", "resolution.images=1"], "resolution.images=2"),
     "batch_size": ([], "batch_size=1"),
     "shard": ([], "shard=0/1"),
+    "locks": ([], "locks=false"),
     "paths.results": ([], "paths.results=elsewhere"),
     "multidiffusion.window_batch": (WINDOWS, "multidiffusion.window_batch=2"),
     "multidiffusion.crop_coordinates": (WINDOWS, "multidiffusion.crop_coordinates=true"),

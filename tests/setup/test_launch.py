@@ -1,10 +1,14 @@
 """Hydra as its users know it: every run through hydra.main, jobs under each launcher, and what becomes of failures."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
+import weakref
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
@@ -47,6 +51,28 @@ def test_a_schedulers_process_fails_with_its_job(tiny):
     done = run(*tiny, "scalecrafter.tau=99", "seed=0,1", "metrics=none", SUBMITIT_EXECUTOR="slurm")
     assert done.returncode == 1
     assert "2 of 2 jobs failed" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_job_at_its_time_limit_is_queued_again_and_resumes(tiny, tmp_path):
+    """The signal that SLURM sends before a time limit, to a job of submitit's local executor: it is handled alike."""
+    jobs = tmp_path / "jobs"
+    line = [*tiny, "metrics=none", "method=direct", "batch_size=1", "sampler.steps=100", *SUBMITIT, "-m"]
+    options = [f"hydra.run.dir={jobs}", "hydra.launcher.timeout_min=9", "+hydra.launcher.max_num_timeout=2"]
+    command = [sys.executable, "-m", "experiments.run", *line, *options]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 600
+    while not (images := list(tmp_path.glob("runs/folder-direct-*/images/*.png"))):
+        assert time.monotonic() < end, "gave up waiting"
+        time.sleep(0.05)
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if "submitit.core._submit" in child.cmdline():
+            child.send_signal(signal.SIGUSR2)
+    assert process.wait(600) == 0
+    logs = "".join(path.read_text() for path in jobs.glob(".submitit/*/*_log.*"))
+    assert "Requeued job" in logs
+    assert len(list(images[0].parent.glob("*.png"))) == 3
+    assert read_outcome(jobs / "0").error is None
 
 
 def test_one_run_leaves_its_configuration_and_logs(tiny, tmp_path):
@@ -109,6 +135,29 @@ def test_sweeps_run_in_process_and_report_every_failure(tmp_path, monkeypatch):
     assert json.loads((jobs / "0/outcome.json").read_text())["error"] is None
 
 
+def test_a_failed_job_keeps_no_memory(tmp_path, monkeypatch):
+    """Its tensors would stand in the way of the jobs after it in the same process."""
+    alive = []
+
+    class Tensor:
+        pass
+
+    def job(config):
+        assert [found() for found in alive] == [None] * len(alive)
+        held = Tensor()
+        alive.append(weakref.ref(held))
+        raise RuntimeError("made to fail")
+
+    monkeypatch.setattr(sys, "argv", ["test"])
+    with pytest.raises(JobsFailed, match="3 of 3 jobs failed.*RuntimeError: made to fail") as failed:
+        launch(job, ["seed=0,1,2", f"paths.runs={tmp_path}"])
+    (jobs,) = tmp_path.glob(".jobs/*")
+    assert f"(tracebacks: {jobs}/*/error.txt)" in str(failed.value)
+    for number in range(3):
+        assert "held = Tensor()" not in (jobs / f"{number}/error.txt").read_text()
+        assert 'raise RuntimeError("made to fail")' in (jobs / f"{number}/error.txt").read_text()
+
+
 def test_skipped_rows_do_nothing(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(sys, "argv", ["test"])
@@ -137,6 +186,8 @@ def test_slurm_launcher_asks_for_one_gpu_per_run():
     launcher = config.hydra.launcher
     assert launcher._target_.endswith("SlurmLauncher")
     assert (launcher.gpus_per_node, launcher.partition, launcher.tasks_per_node) == (1, "gpu", 1)
+    assert launcher.max_num_timeout >= 1
+    assert launcher.signal_delay_s >= 60
 
 
 def test_help_and_errors_load_no_model_library():
