@@ -1,9 +1,15 @@
-"""Hashes and sizes of images, cached under each file's stamp: unchanged images are not read again, as in git."""
+"""Hashes and sizes of images, cached under each file's stamp: unchanged images are not read again, as in git.
+
+A stamp has the file's size and the times of its last changes. What changes a file behind the file system's back, as a
+decaying disk does, keeps the stamp: `confirm` with ``trust=False`` reads every image.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -39,9 +45,57 @@ def look_up(images: Sequence[LazyImage], cache_dir: Path) -> list[ImageInfo]:
             known[stamp] = ImageInfo(image.digest(), *image.size())
     finally:
         if pending:
-            index = {stamp: astuple(info) for stamp, info in known.items()}
-            write_atomically(cache_dir / FILE, json.dumps(index))
+            write_index(cache_dir / FILE, known)
     return [known[stamp] for stamp in stamps]
+
+
+def confirm(
+    images: Sequence[LazyImage], expected: Sequence[ImageInfo], cache_dir: Path, *, trust: bool = True
+) -> list[bool]:
+    """Whether each image exists and has the expected hash. Those that have are known to `look_up` from then on.
+
+    Args:
+        images: where the images should be.
+        expected: hash and size of each.
+        cache_dir: as of `look_up`; if nothing can be written there, nothing is remembered.
+        trust: believe the hash that is known for an image's stamp; False reads every image.
+
+    Raises:
+        OSError: an image exists and cannot be read.
+    """
+    known = read_index(cache_dir / FILE)
+    before = dict(known)
+    stamps = [stamp_of(image) for image in images]
+
+    def check(image: LazyImage, stamp: str | None, info: ImageInfo) -> bool:
+        if stamp is None or (trust and known.get(stamp) == info):
+            return stamp is not None
+        return image.digest() == info.digest
+
+    with ThreadPoolExecutor() as pool:
+        checks = pool.map(check, images, stamps, expected)
+        found = list(tqdm(checks, "checking images", len(images), unit="img", leave=False, disable=None, delay=1))
+    for stamp, info, good in zip(stamps, expected, found, strict=True):
+        if stamp is not None and good:
+            known[stamp] = info
+        elif stamp is not None:
+            known.pop(stamp, None)
+    if known != before:
+        with suppress(OSError):
+            write_index(cache_dir / FILE, known)
+    return found
+
+
+def stamp_of(image: LazyImage) -> str | None:
+    """None for an image that does not exist."""
+    try:
+        return image.stamp()
+    except FileNotFoundError:
+        return None
+
+
+def write_index(path: Path, known: Mapping[str, ImageInfo]) -> None:
+    write_atomically(path, json.dumps({stamp: astuple(info) for stamp, info in known.items()}))
 
 
 def read_index(path: Path) -> dict[str, ImageInfo]:

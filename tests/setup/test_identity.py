@@ -85,6 +85,7 @@ KEEPS = {
     "prompts.limit": ([], "prompts.limit=2"),
     "batch_size": ([], "batch_size=1"),
     "shard": ([], "shard=0/1"),
+    "verify": ([], "verify=true"),
     "paths.results": ([], "paths.results=elsewhere"),
     "multidiffusion.window_batch": (WINDOWS, "multidiffusion.window_batch=2"),
     "multidiffusion.crop_coordinates": (WINDOWS, "multidiffusion.crop_coordinates=true"),
