@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple, dataclass
+from operator import methodcaller
 from pathlib import Path
 
 from tqdm import tqdm
@@ -66,24 +67,29 @@ def confirm(
     known = read_index(cache_dir / FILE)
     before = dict(known)
     stamps = [stamp_of(image) for image in images]
-
-    def check(image: LazyImage, stamp: str | None, info: ImageInfo) -> bool:
-        if stamp is None or (trust and known.get(stamp) == info):
-            return stamp is not None
-        return image.digest() == info.digest
-
+    found = [stamp is not None for stamp in stamps]
+    doubtful = [
+        i for i, stamp in enumerate(stamps) if stamp is not None and not (trust and known.get(stamp) == expected[i])
+    ]
     with ThreadPoolExecutor() as pool:
-        checks = pool.map(check, images, stamps, expected)
-        found = list(tqdm(checks, "checking images", len(images), unit="img", leave=False, disable=None, delay=1))
-    for stamp, info, good in zip(stamps, expected, found, strict=True):
-        if stamp is not None and good:
-            known[stamp] = info
-        elif stamp is not None:
-            known.pop(stamp, None)
+        digests = pool.map(methodcaller("digest"), [images[i] for i in doubtful])
+        bar = tqdm(digests, "checking images", len(doubtful), unit="img", leave=False, disable=None, delay=1)
+        for i, digest in zip(doubtful, bar, strict=True):
+            found[i] = digest == expected[i].digest
+    for stamp in stamps:
+        known.pop(str(stamp), None)
+    known |= {stamp: info for stamp, info, good in zip(stamps, expected, found, strict=True) if stamp and good}
     if known != before:
         with suppress(OSError):
             write_index(cache_dir / FILE, known)
     return found
+
+
+def remember(images: Sequence[LazyImage], infos: Sequence[ImageInfo], cache_dir: Path) -> None:
+    """Make hashes and sizes of images that were just written known, without reading them."""
+    new = {stamp: info for image, info in zip(images, infos, strict=True) if (stamp := stamp_of(image))}
+    with suppress(OSError):
+        write_index(cache_dir / FILE, read_index(cache_dir / FILE) | new)
 
 
 def stamp_of(image: LazyImage) -> str | None:

@@ -90,15 +90,7 @@ def score_features(
         raise ValueError("base-size images are compared whole, by FID and KID only")
     x, y = checked_pair(generated, reference, images)
     groups, ids = _of_crops(prompt_groups(images), ids, cropping.count)
-    estimates = {
-        "fid": estimate_fid(x, y, groups=groups, ids=ids, paired=paired),
-        "kid": estimate_kid(x, y, groups=groups, ids=ids, paired=paired),
-    }
-    if KID_ALL_PAIRS in also:
-        estimates[KID_ALL_PAIRS] = estimate_kid(x, y, groups=groups, ids=ids, all_pairs=True)
-    for name in also:
-        if name in COMPARED:
-            estimates |= estimate_all(partial(COMPARED[name], x, y), len(x), groups=groups, ids=ids)
+    estimates = estimate_scores(x, y, groups, ids, also, paired=paired)
     prefix = "" if cropping == WHOLE else "p"
     scores = as_metrics({f"{prefix}{name}_{suffix}": estimate for name, estimate in estimates.items()})
     if is_capped(len(x), len(y)):
@@ -107,6 +99,28 @@ def score_features(
         key = f"{prefix}{KID_SUBSETS}_{suffix}"
         scores[key], scores[f"{key}_std"] = kid_of_subsets(x, y)
     return scores
+
+
+def estimate_scores(
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: Sequence[np.ndarray],
+    ids: Sequence[str] | None,
+    also: Sequence[str],
+    *,
+    paired: bool,
+) -> dict[str, Estimate]:
+    """By name, all that have a standard error; arguments as in `estimate_fid` and `score_features`."""
+    found = {
+        "fid": estimate_fid(x, y, groups=groups, ids=ids, paired=paired),
+        "kid": estimate_kid(x, y, groups=groups, ids=ids, paired=paired),
+    }
+    if KID_ALL_PAIRS in also:
+        found[KID_ALL_PAIRS] = estimate_kid(x, y, groups=groups, ids=ids, all_pairs=True)
+    for name in also:
+        if name in COMPARED:
+            found |= estimate_all(partial(COMPARED[name], x, y), len(x), groups=groups, ids=ids)
+    return found
 
 
 def _of_crops(

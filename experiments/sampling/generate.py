@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from experiments.sampling.manifest import (
     manifests,
     merge_manifests,
     read_records,
+    remember_images,
     save_image,
 )
 from experiments.sampling.shards import one_shard, whole_run
@@ -35,23 +36,32 @@ from scalecrafter.decode import tiled_decoding
 log = logging.getLogger(__name__)
 
 
-def generate_run(run: Run) -> Path:
+Progress = Callable[[int, int], None]  # takes the number of images that there are, and of all
+
+
+def no_progress(done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+def generate_run(run: Run, progress: Progress = no_progress) -> Path:
     """Generate what is missing of a run, or of the run's shard; returns its folder. Jobs that need the same run, as
-    all need the base samples, wait for the first one that generates it.
+    all need the base samples, wait for the first one that generates it. ``progress`` is told after each batch.
     """
-    run.model.load()
+    if not is_complete(run):
+        run.model.load()  # before there is a folder: it says what is wrong with the weights
     prepare_folder(run)
-    folder = run.folder
+    folder, trust = run.folder, not run.verify
     if run.shard is not None:
         with one_shard(folder, run.shard):
-            generate_missing(run, run.shard.of(run.prompts), read_records(folder), f"manifest-{run.shard}.jsonl")
+            records = read_records(folder, trust=trust)
+            generate_missing(run, run.shard.of(run.prompts), records, f"manifest-{run.shard}.jsonl", progress)
         if not is_complete(run):
             return folder
     with whole_run(folder):
-        records = read_records(folder)
+        records = read_records(folder, trust=trust)
         if missing_prompts(run.prompts, records) or len(manifests(folder)) > 1:
             merge_manifests(folder, records)
-            records += generate_missing(run, run.prompts, records, NAME)
+            records += generate_missing(run, run.prompts, records, NAME, progress)
             merge_manifests(folder, records)
     return folder
 
@@ -68,7 +78,8 @@ def prepare_folder(run: Run) -> None:
     if shutil.disk_usage(folder.parent).free < needed:
         raise OSError(f"the disk of {folder.parent} has less than the {needed / 1e6:.0f} MB that this run may need")
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    write_atomically(existing, text.encode())
+    if not existing.exists():
+        write_atomically(existing, text)
     if missing:
         write_atomically(folder / "environment.json", (json.dumps(environment(), indent=2) + "\n").encode())
 
@@ -84,7 +95,9 @@ def missing_prompts(prompts: Sequence[Prompt], records: Sequence[Record]) -> lis
     return [prompt for prompt in prompts if prompt.id not in done]
 
 
-def generate_missing(run: Run, prompts: Sequence[Prompt], records: Sequence[Record], manifest: str) -> list[Record]:
+def generate_missing(
+    run: Run, prompts: Sequence[Prompt], records: Sequence[Record], manifest: str, progress: Progress = no_progress
+) -> list[Record]:
     """Generate the images of those prompts that have no record yet; returns theirs."""
     pending, found = missing_prompts(prompts, records), []
     label = f"{run.method_name} {run.resolution} {run.height}x{run.width}"
@@ -95,6 +108,8 @@ def generate_missing(run: Run, prompts: Sequence[Prompt], records: Sequence[Reco
             batch = pending[start : start + run.batch_size]
             found += generate_batch(run, batch, manifest)
             bar.update(len(batch))
+            progress(done + len(found), len(prompts))
+    remember_images(run.folder, found)
     return found
 
 

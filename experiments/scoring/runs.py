@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +21,44 @@ from eval.crops import WHOLE, Cropping, parse_crops
 from eval.features import FeatureExtractor, images_to_features
 from eval.files import write_atomically
 from eval.images import ImageFile
-from eval.reference import Reference
+from eval.index import look_up
 from eval.repetition import CopyCounter
 from eval.score import as_metrics, check_names, score_alone, score_features
 from eval.uncertainty import MINIMUM_IMAGES, estimate_mean
-from experiments.sampling.generate import generate_run, is_complete
-from experiments.sampling.manifest import read_lines, read_records
+from experiments.sampling.generate import Progress, generate_run, is_complete, no_progress
+from experiments.sampling.manifest import FEATURES, read_lines, read_records
 from experiments.scenes.scene_features import SceneFeatures
 from experiments.scoring.feature_spaces import build_extractor, protocol_of
-from experiments.scoring.references import check_reference, reference_features
+from experiments.scoring.references import check_reference, reference_features, reference_protocols
+from experiments.setup.identity import identity_digest
 from experiments.setup.runs import Run, base_run
 
 FACTORS = ("object", "colour")
 REPETITIONS = ("scenes", "windows")
+SEAL = "sha256"  # of the other scores, in their file
+VERSION = 1  # of the scores: raise it when a change of the code makes other scores of the same images
 
 
-def complete_run(run: Run) -> dict[str, Any] | None:
+def complete_run(run: Run, progress: Progress = no_progress) -> dict[str, Any] | None:
     """Generate what is missing of a run and of its base samples, and score it.
+
+    Args:
+        progress: told after each batch how many of the run's images there are.
 
     Returns:
         The scores; None if the run is not to be scored (metrics=none), or other shards of it are not finished.
     """
     if run.metrics.extractor is None:
-        generate_run(run)
+        generate_run(run, progress)
         return None
     check_scorable(run)
     base = base_run(run)
-    generate_run(run)
+    generate_run(run, progress)
     if base.folder != run.folder:
         generate_run(base)
-    return score_run(run) if is_complete(run) and is_complete(base) else None
+    if not (is_complete(run) and is_complete(base)):
+        return None
+    return score_run(replace(run, verify=False), again=False)  # the images were just looked at
 
 
 def check_scorable(run: Run) -> None:
@@ -82,52 +91,97 @@ def croppings_of(run: Run, extractor: FeatureExtractor) -> list[Cropping]:
 
 def images_of(run: Run) -> list[ImageFile]:
     """The images of the run's prompts in their order; ValueError if some are missing."""
-    files = {record.id: run.folder / record.file for record in read_records(run.folder)}
+    files = {record.id: run.folder / record.file for record in read_records(run.folder, trust=not run.verify)}
     missing = [prompt.id for prompt in run.prompts if prompt.id not in files]
     if missing:
         raise ValueError(f"{run.folder} lacks {len(missing)} images: generate them with python -m experiments.run")
     return [ImageFile(files[prompt.id], prompt.id) for prompt in run.prompts]
 
 
-def score_run(run: Run) -> dict[str, Any]:
-    """Score a complete run; write its ``scores_file``, which tables read, and a copy as the run's ``metrics.json``."""
-    extractor, also, base = extractor_of(run), run.metrics.also, base_run(run)
-    croppings = croppings_of(run, extractor)
+def score_run(run: Run, *, again: bool = True) -> dict[str, Any]:
+    """Score a complete run; write its ``scores_file``, which tables read, and a copy as the run's ``metrics.json``.
+
+    Args:
+        again: also if the stored scores are of these images and under this protocol, which are returned otherwise.
+    """
+    extractor, base = extractor_of(run), base_run(run)
+    croppings, size = croppings_of(run, extractor), (run.height, run.width)
     images, base_images = images_of(run), images_of(base)
-    found = images_to_features(images, extractor, cache_dir=run.folder / "features", croppings=croppings)
+    protocols = reference_protocols(run.metrics.reference, extractor, croppings, features_cache(run), size)
+    about = {
+        "protocol": run_protocol(run, base, extractor, dict(zip(map(str, croppings), protocols, strict=True))),
+        "images_sha256": [images_digest(run, images), images_digest(base, base_images)],
+        "version": VERSION,
+    }
+    latest = run.folder / "metrics.json"
+    stored = None if again else stored_scores(run.scores_file)
+    if stored is not None and about == {key: stored.get(key) for key in about}:
+        if stored_scores(latest) is None:
+            store_scores(stored, latest)
+        return stored
+    scores = {"n": len(images)} | compare_images(run, base, extractor, images, base_images)
+    scores |= costs_per_image(run.folder) | about
+    scores[SEAL] = identity_digest(scores)
+    for path in (run.scores_file, latest):
+        store_scores(scores, path)
+    return scores
+
+
+def store_scores(scores: Mapping[str, Any], path: Path) -> None:
+    write_atomically(path, json.dumps(scores, indent=2) + "\n")
+
+
+def stored_scores(path: Path) -> dict[str, Any] | None:
+    """None if there are none, or the file is not as it was written."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        intact = found[SEAL] == identity_digest({key: value for key, value in found.items() if key != SEAL})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return found if intact else None
+
+
+def images_digest(run: Run, images: Sequence[ImageFile]) -> str:
+    """SHA-256 over the contents of a run's images, which are not read again if they are unchanged."""
+    infos = look_up(images, run.folder / FEATURES)
+    return hashlib.sha256("".join(info.digest for info in infos).encode()).hexdigest()
+
+
+def compare_images(
+    run: Run, base: Run, extractor: FeatureExtractor, images: Sequence[ImageFile], base_images: Sequence[ImageFile]
+) -> dict[str, Any]:
+    """All scores of a run's images: against the reference, against the base samples, and their own."""
+    also, croppings = run.metrics.also, croppings_of(run, extractor)
+    found = images_to_features(images, extractor, cache_dir=run.folder / FEATURES, croppings=croppings)
     size = run.height, run.width
     references = reference_features(run.metrics.reference, extractor, croppings, features_cache(run), size)
-    scores: dict[str, Any] = {"n": len(images)}
+    scores: dict[str, Any] = {}
     ids = [prompt.id for prompt in run.prompts]
     for cropping, features, reference in zip(croppings, found, references, strict=True):
         scores |= score_features(features, reference.features, "r", ids=ids, cropping=cropping, also=also)
     texts = [prompt.text for prompt in run.prompts]
     scores |= score_alone(found[0], extractor, cropping=WHOLE, also=also, texts=texts, ids=ids)
-    (base_features,) = images_to_features(base_images, extractor, cache_dir=base.folder / "features")
+    (base_features,) = images_to_features(base_images, extractor, cache_dir=base.folder / FEATURES)
     if base.folder != run.folder:
         scores |= score_features(found[0], base_features, "b", ids=ids)
     if run.metrics.repetition == "scenes":
         scores |= classifier_scores(run, images)
     elif run.metrics.repetition == "windows":
         scores |= window_repetition(images, extractor, base_features)
-    scores |= costs_per_image(run.folder)
-    scores["protocol"] = run_protocol(run, base, extractor, dict(zip(map(str, croppings), references, strict=True)))
-    for path in (run.scores_file, run.folder / "metrics.json"):
-        write_atomically(path, json.dumps(scores, indent=2) + "\n")
     return scores
 
 
 def run_protocol(
-    run: Run, base: Run, extractor: FeatureExtractor, references: Mapping[str, Reference]
+    run: Run, base: Run, extractor: FeatureExtractor, references: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """What identifies the measurement: rows of a table that differ in any of it are not comparable."""
     whole, *crops = references.values()
     kept = ("source", "n", "left_out", "sha256")
     prompts = json.dumps([[prompt.id, prompt.text] for prompt in run.prompts])
     return protocol_of(extractor, WHOLE) | {
-        "reference": {key: whole.protocol[key] for key in kept},
+        "reference": {key: whole[key] for key in kept},
         "crops": str(list(references)[-1]) if crops else None,
-        "crop_reference": {key: crops[0].protocol[key] for key in kept} if crops else None,
+        "crop_reference": {key: crops[0][key] for key in kept} if crops else None,
         "repetition": run.metrics.repetition,
         "prompts_sha256": hashlib.sha256(prompts.encode()).hexdigest(),
         "model_sha256": run.model.digest,

@@ -91,7 +91,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class Run(Workload):
-    """A workload with its prompts, how it is scored, and where it lives."""
+    """A workload with its prompts, how it is scored, and where it lives.
+
+    ``verify``: hash every image that exists again, instead of those that have changed since they were hashed.
+    """
 
     prompts: Sequence[Prompt]
     prompts_config: dict[str, Any]
@@ -101,6 +104,7 @@ class Run(Workload):
     logger: dict[str, Any]
     experiment: str | None
     shard: Shard | None
+    verify: bool
     identity: dict[str, Any]
 
     @property
@@ -141,6 +145,7 @@ def build_run(config: DictConfig, open_: Callable[[ModelSource], Model] = open_m
         logger=values["logger"],
         experiment=values["experiment"]["name"],
         shard=None if values["shard"] is None else Shard.parse(values["shard"]),
+        verify=values["verify"],
         identity=run_identity(workload, values["prompts"], values["seed"]),
     )
 

@@ -130,6 +130,7 @@ class SyncDiffusionConfig:
     decay: float = 0.95
     sync_steps: int = 50
     anchor: str = "middle"
+    recompute: bool | None = None  # less memory and more time; null: with windows above 768x768 pixels
 
 
 @dataclass
@@ -177,6 +178,7 @@ class Config:
     seed: int = 0  # together with a prompt's id it seeds the image
     batch_size: int | str = "auto"  # auto: by the number of pixels; does not change the images
     shard: str | None = None  # I/N: every N-th prompt from the I-th on; other processes generate the others
+    verify: bool = False  # hash every image again, not only those whose size or times have changed
 
 
 def register() -> None:

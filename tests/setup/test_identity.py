@@ -88,6 +88,7 @@ KEEPS = {
     "verify": ([], "verify=true"),
     "paths.results": ([], "paths.results=elsewhere"),
     "multidiffusion.window_batch": (WINDOWS, "multidiffusion.window_batch=2"),
+    "syncdiffusion.recompute": (SYNC, "syncdiffusion.recompute=true"),
     "multidiffusion.crop_coordinates": (WINDOWS, "multidiffusion.crop_coordinates=true"),
     "upscale_sd.model": (["method=upscale_sd", "upscale_sd.model=@UPSCALER"], "upscale_sd.model=@SAME_UPSCALER"),
     "scalecrafter.tau, of another method": (["method=direct"], "scalecrafter.tau=20"),
