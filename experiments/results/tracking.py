@@ -54,7 +54,12 @@ def start(folder: Path, project: str, key: str, **options: Any) -> Any:
 
     (folder / ".wandb").mkdir(parents=True, exist_ok=True)
     settings = wandb.Settings(console="off", silent=True)
-    shared = {"dir": str(folder / ".wandb"), "mode": wandb_mode(), "settings": settings, "resume": "allow"}
+    shared: dict[str, Any] = {
+        "dir": str(folder / ".wandb"),
+        "mode": wandb_mode(),
+        "settings": settings,
+        "resume": "allow",
+    }
     return wandb.init(project=project, id=key, **shared, **options)
 
 

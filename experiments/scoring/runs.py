@@ -119,8 +119,10 @@ def score_run(run: Run, *, again: bool = True) -> dict[str, Any]:
         if stored_scores(latest) is None:
             store_scores(stored, latest)
         return stored
-    scores = {"n": len(images)} | compare_images(run, base, extractor, images, base_images)
-    scores |= costs_per_image(run.folder) | about
+    scores: dict[str, Any] = {"n": len(images)}
+    scores |= compare_images(run, base, extractor, images, base_images)
+    scores |= costs_per_image(run.folder)
+    scores |= about
     scores[SEAL] = identity_digest(scores)
     for path in (run.scores_file, latest):
         store_scores(scores, path)
