@@ -60,7 +60,8 @@ class Calls:
         samples: samples per call, with both halves of guidance.
         height, width: latent size.
         timestep: timestep of a call made with the method enabled; None: a call of the plain U-Net.
-        differentiated: the decoded prediction is differentiated with respect to the latent as well.
+        differentiated: the decoded prediction is differentiated with respect to the latent as well: "kept", or
+            "recomputed" with `baselines.clean_images.recomputed`.
     """
 
     times: int
@@ -68,7 +69,7 @@ class Calls:
     height: int
     width: int
     timestep: float | None = None
-    differentiated: bool = False
+    differentiated: str | None = None
 
 
 class Method(Protocol):

@@ -84,13 +84,13 @@ class MultiDiffusion(UNetMethod):
         windows, steps = self.windows(pipe, request.height, request.width), request.sampler.steps
         return self.calls_for(len(windows), times=len(sampling_timesteps(pipe, steps)), pipe=pipe, request=request)
 
-    def calls_for(self, count: int, *, times: int, pipe: Any, request: Request, gradient: bool = False) -> list[Calls]:
+    def calls_for(self, count: int, *, times: int, pipe: Any, request: Request) -> list[Calls]:
         """The calls for ``count`` windows, ``times`` times over."""
         full, rest = divmod(count, self.window_batch)
         kinds = ((times * full, self.window_batch), (times, rest))
         latent_size = window_size(pipe)
         return [
-            Calls(repeated, windows * request.samples, *latent_size, differentiated=gradient)
+            Calls(repeated, windows * request.samples, *latent_size)
             for repeated, windows in kinds
             if repeated and windows
         ]

@@ -7,7 +7,7 @@ the anchor's in a perceptual distance. Then the windows are denoised and average
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from baselines.clean_images import clean_latent, decode, recomputed, window_gradient, without_overflow
 from baselines.method import Calls, Request
-from baselines.multidiffusion import MultiDiffusion, as_output, check_affine, check_inputs
+from baselines.multidiffusion import MultiDiffusion, as_output, check_affine, check_inputs, window_size
 from baselines.windows import Windows
 from scalecrafter.patching import Forward, replaced_attribute, replaced_forward
 from scalecrafter.pipeline import sampling_timesteps
@@ -24,6 +25,8 @@ from scalecrafter.schedule import timestep_value
 
 # Two batches of images (N, 3, H, W) in [-1, 1] -> distances (N,), differentiable.
 Distance = Callable[[Tensor, Tensor], Tensor]
+
+KEPT = 96 * 96  # latent pixels of a window: 768x768 pixels with a factor of 8
 
 
 @cache
@@ -62,6 +65,8 @@ class SyncDiffusion(MultiDiffusion):
         sync_steps: number of first steps in which the windows are synchronised.
         anchor: the "middle" (as in the paper) or the "first" window.
         distance: perceptual distance; None: LPIPS with VGG features.
+        recompute: run blocks again instead of keeping what they compute, for less memory and more time; None: in
+            windows of more latent pixels than `KEPT`.
     """
 
     weight: float = 20.0
@@ -69,6 +74,7 @@ class SyncDiffusion(MultiDiffusion):
     sync_steps: int = 50
     anchor: str = "middle"
     distance: Distance | None = field(default=None, compare=False)
+    recompute: bool | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.anchor not in ("middle", "first"):
@@ -97,9 +103,16 @@ class SyncDiffusion(MultiDiffusion):
         synchronised = sum(self.weight_at(index) > 0 for index in range(steps)) if count > 1 else 0
         calls_for = partial(self.calls_for, pipe=pipe, request=request)
         calls = calls_for(count, times=steps - synchronised) if synchronised < steps else []
-        for windows, gradient in ((1, False), (count - 1, True), (count - 1, False)):
-            calls += calls_for(windows, times=synchronised, gradient=gradient) if synchronised else []
+        if synchronised:
+            calls += calls_for(1, times=synchronised)
+            kind = "recomputed" if self.recomputes(self.windows(pipe, request.height, request.width)) else "kept"
+            once = Calls(synchronised * (count - 1), request.samples, *window_size(pipe), differentiated=kind)
+            calls += [once, *calls_for(count - 1, times=synchronised)]
         return calls
+
+    def recomputes(self, windows: Windows) -> bool:
+        """Whether the gradients of these windows are computed with less memory and more time."""
+        return windows.height * windows.width > KEPT if self.recompute is None else self.recompute
 
     def weight_at(self, index: int) -> float:
         """Weight of the gradient step in sampling step ``index``."""
@@ -143,65 +156,30 @@ class SyncDiffusion(MultiDiffusion):
         predict = partial(self.predict, plain, pipe, windows, args=(timestep, *args), kwargs=kwargs)
         # The anchor is its own target: it does not move, so one prediction serves both purposes.
         (predictions[anchor],) = predict([parts[anchor]], indices=[anchor])
-        target = clean_image(pipe, parts[anchor], predictions[anchor], timestep)
-        for start in range(0, len(others), self.window_batch):
-            chosen = others[start : start + self.window_batch]
-            gradients = self.gradients(pipe, predict, distance, target, chosen, parts, timestep)
-            for i, gradient in zip(chosen, gradients, strict=True):
-                halves = len(parts[i]) // len(gradient)
-                parts[i] = parts[i] - weight * torch.cat([gradient] * halves)
+        with without_overflow(pipe), recomputed(pipe) if self.recomputes(windows) else nullcontext():
+            target = decode(pipe, clean_latent(pipe, parts[anchor], predictions[anchor], timestep))
+            for i in others:
+                one = partial(predict_window, predict, i)
+                latent, halves = parts[i][: len(target)], len(parts[i]) // len(target)
+                gradient = window_gradient(
+                    pipe, one, lambda images: distance(images, target), latent, halves, timestep
+                )
+                parts[i] = parts[i] - (weight * gradient).to(latent).repeat(halves, 1, 1, 1)
         for i, prediction in zip(others, predict([parts[i] for i in others], indices=others), strict=True):
             predictions[i] = prediction
         latents = [part[: len(target)] for part in parts]
         moved[:] = [windows.average(latents)]
         return as_output(windows.average([predictions[i] for i in range(len(windows))]), kwargs)
 
-    def gradients(
-        self,
-        pipe: Any,
-        predict: Callable[..., list[Tensor]],
-        distance: Distance,
-        target: Tensor,
-        chosen: list[int],
-        parts: list[Tensor],
-        timestep: Any,
-    ) -> list[Tensor]:
-        """Gradient of each chosen window's distance to ``target`` by its latent (shared by both guidance halves)."""
-        with torch.enable_grad():
-            latents = [parts[i][: len(target)].detach().requires_grad_() for i in chosen]
-            pairs = [torch.cat([x] * (len(parts[i]) // len(x))) for i, x in zip(chosen, latents, strict=True)]
-            total: Tensor = sum(
-                distance(clean_image(pipe, pair, prediction, timestep), target).sum()
-                for pair, prediction in zip(pairs, predict(pairs, indices=chosen), strict=True)
-            )  # type: ignore[assignment]
-            return list(torch.autograd.grad(total, latents))
+
+def predict_window(predict: Callable[..., list[Tensor]], index: int, pair: Tensor) -> Tensor:
+    """The prediction of one window."""
+    return predict([pair], indices=[index])[0]
 
 
 def step_index(scheduler: Any, timestep: Any) -> int:
     """Index of the sampling step with this timestep."""
     return int((scheduler.timesteps == timestep_value(timestep)).nonzero()[0].item())
-
-
-def clean_image(pipe: Any, pair: Tensor, prediction: Tensor, timestep: Any) -> Tensor:
-    """Decode the predicted clean latent, guided if the call holds [uncond, cond].
-
-    Returns:
-        (N, 3, H, W) in about [-1, 1], float32 whatever the pipeline's dtype: perceptual networks have float32 weights.
-    """
-    if getattr(pipe, "do_classifier_free_guidance", False):
-        uncond, cond = prediction.chunk(2)
-        prediction, pair = uncond + pipe.guidance_scale * (cond - uncond), pair.chunk(2)[0]
-    alpha = pipe.scheduler.alphas_cumprod[int(timestep_value(timestep))].to(pair)
-    kind = pipe.scheduler.config.prediction_type
-    if kind == "epsilon":
-        clean = (pair - (1 - alpha).sqrt() * prediction) / alpha.sqrt()
-    elif kind == "v_prediction":
-        clean = alpha.sqrt() * pair - (1 - alpha).sqrt() * prediction
-    else:
-        clean = prediction
-    vae = pipe.vae
-    decoded: Tensor = vae.decode((clean / vae.config.scaling_factor).to(vae.dtype)).sample
-    return decoded.float()
 
 
 def step_from(plain: Callable[..., Any], moved: list[Tensor]) -> Callable[..., Any]:

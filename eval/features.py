@@ -1,9 +1,14 @@
-"""From images to feature vectors. Features are cached under a hash of everything that decides them."""
+"""From images to feature vectors. Features are cached under a hash of everything that decides them.
+
+Large sets, as the crops of many images, are returned as arrays that are mapped into memory from an unnamed file in the
+cache's folder: the system reads and drops their pages as needed, and the file goes with the array.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import zipfile
 from collections.abc import Sequence
@@ -13,6 +18,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import methodcaller
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +30,7 @@ from eval.images import LazyImage
 from eval.index import ImageInfo, look_up
 
 CHUNK = 256  # images per cache file: at most this many are extracted again after a crash
+IN_MEMORY = 2**28  # bytes of features
 BATCH_PIXELS = 2**26  # decoded at a time at most: four images of 4096x4096
 
 
@@ -99,7 +106,9 @@ def images_to_features(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     infos = look_up(images, cache_dir)
-    features: list[list[np.ndarray]] = [[] for _ in croppings]
+    dims = [extractor_for(extractor, each).dim for each in croppings]
+    sizes = zip(croppings, dims, strict=True)
+    features = [empty_features(len(images) * each.count, dim, cache_dir) for each, dim in sizes]
     with (
         tqdm(total=len(images), desc=f"{extractor.name} features", unit="img", leave=False, disable=None) as bar,
         nullcontext(pool) if pool else ThreadPoolExecutor() as readers,
@@ -110,10 +119,22 @@ def images_to_features(
             cached = [entry.read() for entry in entries]
             missing = [cropping for cropping, array in zip(croppings, cached, strict=True) if array is None]
             extracted = iter(extract(chunk, extractor, missing, batch_size, readers) if missing else [])
-            for rows, entry, array in zip(features, entries, cached, strict=True):
-                rows.append(entry.write(next(extracted)) if array is None else array)
+            for array, cropping, entry, rows in zip(features, croppings, entries, cached, strict=True):
+                part = slice(start * cropping.count, (start + len(chunk.images)) * cropping.count)
+                array[part] = entry.write(next(extracted)) if rows is None else rows
             bar.update(len(chunk.images))
-    return [np.concatenate(rows) for rows in features]
+    return features
+
+
+def empty_features(rows: int, dim: int, folder: Path) -> np.ndarray:
+    """(rows, dim) float32, above `IN_MEMORY` in an unnamed file in ``folder``; OSError if there is no room for it."""
+    size = rows * dim * np.dtype(np.float32).itemsize
+    if size <= IN_MEMORY:
+        return np.empty((rows, dim), np.float32)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, and not the end of the process later
+        return np.memmap(file, np.float32, "r+", shape=(rows, dim))
 
 
 @dataclass(frozen=True)

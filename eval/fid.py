@@ -5,12 +5,16 @@
 No matrix square root of S₁ S₂ is taken: the product is not symmetric, and it is singular if there are fewer images
 than dimensions. With any factors S₁ = AᵀA and S₂ = BᵀB the last trace is the nuclear norm of A Bᵀ (the sum of its
 singular values). For n ≤ dim the centred features are such factors, which makes the distance exact; for n > dim a
-Cholesky factor and one symmetric eigenvalue problem are used. Everything is float64.
+Cholesky factor and one symmetric eigenvalue problem are used. Everything is float64, but features may be float32, also
+in a file that is mapped into memory (`eval.features`): they are converted a chunk of rows at a time.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
+CHUNK = 4096  # rows
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,27 @@ class Stats:
 def features_to_stats(features: np.ndarray) -> Stats:
     """Moments of (n, dim) features; ValueError if n < 2 or a value is not finite."""
     features = checked_features(features)
-    mean = features.mean(axis=0)
-    centred = features - mean
-    return Stats(mean, centred.T @ centred / (len(features) - 1), len(features))
+    n, dim = features.shape
+    total, scatter = np.zeros(dim), np.zeros((dim, dim))
+    for part in float64_chunks(features):
+        total += part.sum(axis=0)
+    mean = total / n
+    for part in float64_chunks(features):
+        part -= mean
+        scatter += part.T @ part
+    return Stats(mean, scatter / (n - 1), n)
+
+
+def stats_without(stats: Stats, dropped: np.ndarray) -> Stats:
+    """Moments without the rows ``dropped`` (k, dim), by a downdate instead of a pass over all features."""
+    k, n = len(dropped), stats.n
+    total, scatter = np.zeros(len(stats.mean)), (n - 1) * stats.cov
+    for part in float64_chunks(dropped):
+        part -= stats.mean
+        total += part.sum(axis=0)
+        scatter -= part.T @ part
+    scatter -= np.outer(total, total) / (n - k)
+    return Stats(stats.mean - total / (n - k), scatter / (n - k - 1), n - k)
 
 
 def stats_to_fid(a: Stats, b: Stats) -> float:
@@ -78,16 +100,25 @@ class FixedReference:
 
 
 def checked_features(features: np.ndarray) -> np.ndarray:
-    """Features as float64 (float32 moments have errors of 1e-7); ValueError unless (n >= 2, dim) and finite."""
-    features = np.asarray(features, dtype=np.float64)
+    """The features, float32 or float64; ValueError unless (n >= 2, dim) and finite."""
+    if features.dtype not in (np.float32, np.float64):
+        features = np.asarray(features, dtype=np.float64)
     if features.ndim != 2:
         raise ValueError(f"features must be (n, dim), not of shape {features.shape}")
     if len(features) < 2:
         raise ValueError(f"a score needs at least 2 images on each side, not {len(features)}: use more prompts")
-    if not np.isfinite(features).all():
-        row = int((~np.isfinite(features)).any(axis=1).argmax())
-        raise ValueError(f"features of image {row} are not finite: check the image and the extractor's weights")
+    for start in range(0, len(features), CHUNK):
+        good = np.isfinite(features[start : start + CHUNK]).all(axis=1)
+        if not good.all():
+            row = start + int(good.argmin())
+            raise ValueError(f"features of image {row} are not finite: check the image and the extractor's weights")
     return features
+
+
+def float64_chunks(features: np.ndarray) -> Iterator[np.ndarray]:
+    """Copies of successive rows in float64: sums of float32 values have errors of 1e-7."""
+    for start in range(0, len(features), CHUNK):
+        yield features[start : start + CHUNK].astype(np.float64)
 
 
 def cov_factor(stats: Stats) -> np.ndarray:
@@ -115,6 +146,7 @@ def _feature_factor(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if n > dim:
         stats = features_to_stats(features)
         return stats.mean, cov_factor(stats)
+    features = features.astype(np.float64)
     mean = features.mean(axis=0)
     return mean, (features - mean) / np.sqrt(n - 1)
 

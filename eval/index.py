@@ -1,10 +1,17 @@
-"""Hashes and sizes of images, cached under each file's stamp: unchanged images are not read again, as in git."""
+"""Hashes and sizes of images, cached under each file's stamp: unchanged images are not read again, as in git.
+
+A stamp has the file's size and the times of its last changes. What changes a file behind the file system's back, as a
+decaying disk does, keeps the stamp: `confirm` with ``trust=False`` reads every image.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import astuple, dataclass
+from operator import methodcaller
 from pathlib import Path
 
 from tqdm import tqdm
@@ -39,9 +46,62 @@ def look_up(images: Sequence[LazyImage], cache_dir: Path) -> list[ImageInfo]:
             known[stamp] = ImageInfo(image.digest(), *image.size())
     finally:
         if pending:
-            index = {stamp: astuple(info) for stamp, info in known.items()}
-            write_atomically(cache_dir / FILE, json.dumps(index))
+            write_index(cache_dir / FILE, known)
     return [known[stamp] for stamp in stamps]
+
+
+def confirm(
+    images: Sequence[LazyImage], expected: Sequence[ImageInfo], cache_dir: Path, *, trust: bool = True
+) -> list[bool]:
+    """Whether each image exists and has the expected hash. Those that have are known to `look_up` from then on.
+
+    Args:
+        images: where the images should be.
+        expected: hash and size of each.
+        cache_dir: as of `look_up`; if nothing can be written there, nothing is remembered.
+        trust: believe the hash that is known for an image's stamp; False reads every image.
+
+    Raises:
+        OSError: an image exists and cannot be read.
+    """
+    known = read_index(cache_dir / FILE)
+    before = dict(known)
+    stamps = [stamp_of(image) for image in images]
+    found = [stamp is not None for stamp in stamps]
+    doubtful = [
+        i for i, stamp in enumerate(stamps) if stamp is not None and not (trust and known.get(stamp) == expected[i])
+    ]
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(methodcaller("digest"), [images[i] for i in doubtful])
+        bar = tqdm(digests, "checking images", len(doubtful), unit="img", leave=False, disable=None, delay=1)
+        for i, digest in zip(doubtful, bar, strict=True):
+            found[i] = digest == expected[i].digest
+    for stamp in stamps:
+        known.pop(str(stamp), None)
+    known |= {stamp: info for stamp, info, good in zip(stamps, expected, found, strict=True) if stamp and good}
+    if known != before:
+        with suppress(OSError):
+            write_index(cache_dir / FILE, known)
+    return found
+
+
+def remember(images: Sequence[LazyImage], infos: Sequence[ImageInfo], cache_dir: Path) -> None:
+    """Make hashes and sizes of images that were just written known, without reading them."""
+    new = {stamp: info for image, info in zip(images, infos, strict=True) if (stamp := stamp_of(image))}
+    with suppress(OSError):
+        write_index(cache_dir / FILE, read_index(cache_dir / FILE) | new)
+
+
+def stamp_of(image: LazyImage) -> str | None:
+    """None for an image that does not exist."""
+    try:
+        return image.stamp()
+    except FileNotFoundError:
+        return None
+
+
+def write_index(path: Path, known: Mapping[str, ImageInfo]) -> None:
+    write_atomically(path, json.dumps({stamp: astuple(info) for stamp, info in known.items()}))
 
 
 def read_index(path: Path) -> dict[str, ImageInfo]:

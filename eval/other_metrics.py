@@ -11,16 +11,16 @@ import numpy as np
 import torch
 
 from eval.fid import checked_features, features_to_fid
+from eval.kid import SUBSET_SIZE, SUBSETS, features_to_kid
 
-SUBSETS, SUBSET_SIZE = 100, 1000  # as KID is usually reported
 EXTRAPOLATION_POINTS = 15
 INCEPTION_SPLITS = 10
-SPLIT_SEED = 2020  # of torch-fidelity
+SEED = 2020  # of torch-fidelity, for splits and subsets
 NEIGHBOURS = 3  # of precision and recall
 
 
 def kid_of_subsets(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of KID over 100 random subsets of 1000 images.
+    """Mean and standard deviation of KID over 100 random subsets of 1000 images, those that torch-fidelity draws.
 
     This is how papers report KID. The standard deviation over subsets is not a standard error of the mean.
 
@@ -31,14 +31,15 @@ def kid_of_subsets(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     Raises:
         ValueError: fewer than 1000 images on a side, so that all subsets would be the same.
     """
-    from torch_fidelity.metric_kid import kid_features_to_metric
-
     if min(len(x), len(y)) < SUBSET_SIZE:
         raise ValueError(
             f"kid_subsets needs {SUBSET_SIZE} images on each side, not {len(x)}, {len(y)}: kid uses all pairs instead"
         )
-    found = kid_features_to_metric(*tensors(x, y), kid_subsets=SUBSETS, kid_subset_size=SUBSET_SIZE, verbose=False)
-    return found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
+    rng, found = np.random.RandomState(SEED), []
+    for _ in range(SUBSETS):
+        rows, others = (rng.choice(len(side), SUBSET_SIZE, replace=False) for side in (x, y))
+        found.append(features_to_kid(x[rows], y[others]))
+    return float(np.mean(found)), float(np.std(found))
 
 
 def precision_recall(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -83,7 +84,7 @@ def inception_score(
     if n < splits:
         raise ValueError(f"the Inception score needs at least {splits} images, not {n}")
     chosen = np.ones(n, dtype=bool) if rows is None else np.isin(np.arange(n), rows)
-    order = np.random.RandomState(SPLIT_SEED).permutation(n)
+    order = np.random.RandomState(SEED).permutation(n)
     parts = [order[i * n // splits : (i + 1) * n // splits] for i in range(splits)]
     kept = [torch.from_numpy(np.asarray(logits)[part[chosen[part]]]) for part in parts if chosen[part].any()]
     scores = [isc_features_to_metric(part, splits=1, shuffle=False)["inception_score_mean"] for part in kept]
@@ -92,7 +93,7 @@ def inception_score(
 
 def clip_scores(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """(n,) CLIPScore, 100 max(cos, 0), of image and text features (n, dim) (Hessel et al. 2021, arXiv 2104.08718)."""
-    images, texts = checked_features(images), checked_features(texts)
+    images, texts = (checked_features(side).astype(np.float64) for side in (images, texts))
     lengths = np.linalg.norm(images, axis=1) * np.linalg.norm(texts, axis=1)
     return 100 * np.clip((images * texts).sum(axis=1) / lengths, 0, None)
 
@@ -139,4 +140,4 @@ def first(features: np.ndarray, share: float) -> np.ndarray:
 
 def tensors(*arrays: np.ndarray) -> tuple[torch.Tensor, ...]:
     """Checked float64 features as tensors."""
-    return tuple(torch.from_numpy(checked_features(array)) for array in arrays)
+    return tuple(torch.from_numpy(checked_features(array).astype(np.float64)) for array in arrays)

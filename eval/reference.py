@@ -7,6 +7,7 @@ and precision and recall need them. clean-fid's custom statistics can be read to
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 
 from eval.crops import WHOLE
 from eval.extractors import INCEPTION_SHA256, Inception
+from eval.features import IN_MEMORY
 from eval.files import open_atomically
 
 COMPARED = ("extractor", "extractor_sha256", "resizing", "crops")  # must be equal on both sides of a score
@@ -53,7 +55,8 @@ def load_reference(path: Path, expected: Mapping[str, Any]) -> Reference:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            reference = Reference(stored["features"], json.loads(str(stored["protocol"])))
+            protocol = json.loads(str(stored["protocol"]))
+        reference = Reference(read_features(path), protocol)
     except FileNotFoundError:
         raise FileNotFoundError(f"no reference at {path}") from None
     except DAMAGED as error:
@@ -62,6 +65,26 @@ def load_reference(path: Path, expected: Mapping[str, Any]) -> Reference:
         ) from error
     require_comparable(reference, expected, str(path))
     return reference
+
+
+def read_features(path: Path) -> np.ndarray:
+    """The features in a file of `save_reference`; above `IN_MEMORY` mapped into memory. Raises ``DAMAGED``."""
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo("features.npy")
+        if member.file_size <= IN_MEMORY or member.compress_type != zipfile.ZIP_STORED:
+            with np.load(path, allow_pickle=False) as stored:
+                return stored["features"]
+        with archive.open(member) as stream:
+            np.lib.format.read_magic(stream)
+            shape, transposed, dtype = np.lib.format.read_array_header_1_0(stream)
+            header = stream.tell()
+            while stream.read(1 << 22):  # to the end, where the checksum is compared
+                pass
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)  # of the member's own header: the lengths of its name and extra field
+        name, extra = struct.unpack("<HH", file.read(4))
+    place = member.header_offset + 30 + name + extra + header
+    return np.memmap(path, dtype, "r", place, shape, "F" if transposed else "C")
 
 
 def load_cleanfid_reference(name: str) -> Reference:

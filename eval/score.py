@@ -12,6 +12,7 @@ from eval.crops import WHOLE, Cropping
 from eval.extractors import Inception, ViT
 from eval.features import FeatureExtractor
 from eval.fid import checked_features
+from eval.kid import SUBSET_SIZE, SUBSETS
 from eval.other_metrics import (
     INCEPTION_SPLITS,
     clip_scores,
@@ -27,6 +28,7 @@ from eval.uncertainty import (
     estimate_fid,
     estimate_kid,
     estimate_mean,
+    is_capped,
     prompt_groups,
 )
 
@@ -36,9 +38,10 @@ COMPARED: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Mapping[str, 
     "precision_recall": lambda x, y, rows: precision_recall(x[rows], y),
     "fid_infinity": lambda x, y, rows: {"fid_infinity": fid_at_infinity(x, y, rows)},
 }
+KID_ALL_PAIRS = "kid_all_pairs"  # ... this one is KID itself where that is only of subsets, ...
 KID_SUBSETS = "kid_subsets"  # ... this one has a standard deviation instead of a standard error, ...
 INCEPTION_SCORE, CLIP_SCORE = "inception_score", "clip_score"  # ... and these need no reference.
-ALSO = (*COMPARED, KID_SUBSETS, INCEPTION_SCORE, CLIP_SCORE)
+ALSO = (*COMPARED, KID_ALL_PAIRS, KID_SUBSETS, INCEPTION_SCORE, CLIP_SCORE)
 
 
 def check_names(also: Sequence[str]) -> None:
@@ -70,8 +73,10 @@ def score_features(
 
     Returns:
         fid_S and kid_S (pfid_S, pkid_S for crops), each with _se and with _jackknife for `as_estimate`, and as
-        requested precision_r, recall_r, fid_infinity_r and kid_subsets_r. The last estimates the same as kid_r and has
-        a standard deviation over subsets, _std, instead of _se. FID has a bias of c / n: compare it at equal n only.
+        requested precision_r, recall_r, fid_infinity_r, kid_all_pairs_r and kid_subsets_r. The last two estimate the
+        same as kid_r, and the last has a standard deviation over subsets, _std, instead of _se. FID has a bias of
+        c / n: compare it at equal n only. If a side has more than `eval.uncertainty.MAXIMUM_ROWS`, KID is that of
+        random subsets, which kid_r_pairs says.
 
     Raises:
         ValueError: unknown suffix or metric, too few images, different dimensions, values that are not finite, or with
@@ -81,23 +86,41 @@ def score_features(
         raise ValueError(f"suffix must be 'r' (real images) or 'b' (base-size images), not {suffix!r}")
     check_names(also)
     paired, images = suffix == "b", len(generated) // cropping.count
-    if paired and (cropping != WHOLE or set(also) & {*COMPARED, KID_SUBSETS}):
+    if paired and (cropping != WHOLE or set(also) & {*COMPARED, KID_ALL_PAIRS, KID_SUBSETS}):
         raise ValueError("base-size images are compared whole, by FID and KID only")
     x, y = checked_pair(generated, reference, images)
     groups, ids = _of_crops(prompt_groups(images), ids, cropping.count)
-    estimates = {
-        "fid": estimate_fid(x, y, groups=groups, ids=ids, paired=paired),
-        "kid": estimate_kid(x, y, groups=groups, ids=ids, paired=paired),
-    }
-    for name in also:
-        if name in COMPARED:
-            estimates |= estimate_all(partial(COMPARED[name], x, y), len(x), groups=groups, ids=ids)
+    estimates = estimate_scores(x, y, groups, ids, also, paired=paired)
     prefix = "" if cropping == WHOLE else "p"
     scores = as_metrics({f"{prefix}{name}_{suffix}": estimate for name, estimate in estimates.items()})
+    if is_capped(len(x), len(y)):
+        scores[f"{prefix}kid_{suffix}_pairs"] = f"{SUBSETS} subsets of {SUBSET_SIZE}"
     if KID_SUBSETS in also:
         key = f"{prefix}{KID_SUBSETS}_{suffix}"
         scores[key], scores[f"{key}_std"] = kid_of_subsets(x, y)
     return scores
+
+
+def estimate_scores(
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: Sequence[np.ndarray],
+    ids: Sequence[str] | None,
+    also: Sequence[str],
+    *,
+    paired: bool,
+) -> dict[str, Estimate]:
+    """By name, all that have a standard error; arguments as in `estimate_fid` and `score_features`."""
+    found = {
+        "fid": estimate_fid(x, y, groups=groups, ids=ids, paired=paired),
+        "kid": estimate_kid(x, y, groups=groups, ids=ids, paired=paired),
+    }
+    if KID_ALL_PAIRS in also:
+        found[KID_ALL_PAIRS] = estimate_kid(x, y, groups=groups, ids=ids, all_pairs=True)
+    for name in also:
+        if name in COMPARED:
+            found |= estimate_all(partial(COMPARED[name], x, y), len(x), groups=groups, ids=ids)
+    return found
 
 
 def _of_crops(
@@ -109,7 +132,7 @@ def _of_crops(
 
 
 def checked_pair(generated: np.ndarray, reference: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64; ValueError for too few images, values that are not finite, or different dimensions."""
+    """Both as they are; ValueError for too few images, values that are not finite, or different dimensions."""
     if images < MINIMUM_IMAGES:
         raise ValueError(f"a score needs at least {MINIMUM_IMAGES} generated images, not {images}: use more prompts")
     if len(reference) < 2:

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats as distributions
 
-from eval.fid import FixedReference, Stats, features_to_fid, features_to_stats, stats_to_fid
-from eval.kid import PairedSums, checked_sides, group_pairs, kernel_sums, paired_group_pairs
+from eval.fid import FixedReference, features_to_fid, features_to_stats, stats_to_fid, stats_without
+from eval.kid import PairedSums, checked_sides, draw_subsets, group_pairs, kernel_sums, paired_group_pairs
 
 GROUPS = 20
 MINIMUM_IMAGES = 3  # leaving one out must leave two
+MAXIMUM_ROWS = 32_768  # of a side whose pairs are all computed for KID: the 30,000 images of the literature
 
 
 def prompt_groups(n: int, *, count: int = GROUPS, seed: int = 0) -> list[np.ndarray]:
@@ -126,14 +127,14 @@ def estimate_fid(
         whole = features_to_fid(x, y)
         if full_rank:
             a, b = features_to_stats(x), features_to_stats(y)
-            without = [stats_to_fid(_stats_without(a, x[rows]), _stats_without(b, y[rows])) for rows in groups]
+            without = [stats_to_fid(stats_without(a, x[rows]), stats_without(b, y[rows])) for rows in groups]
         else:
             without = [features_to_fid(np.delete(x, rows, axis=0), np.delete(y, rows, axis=0)) for rows in groups]
         return _estimate(whole, without, groups, ids)
     reference = FixedReference(y)
     if reference.full_rank and full_rank:
         stats = features_to_stats(x)
-        without = [reference.fid_of_stats(_stats_without(stats, x[group])) for group in groups]
+        without = [reference.fid_of_stats(stats_without(stats, x[group])) for group in groups]
     else:
         without = [reference.fid(np.delete(x, group, axis=0)) for group in groups]
     return _estimate(reference.fid(x), without, groups, ids)
@@ -146,13 +147,42 @@ def estimate_kid(
     groups: Sequence[np.ndarray] | None = None,
     ids: Sequence[str] | None = None,
     paired: bool = False,
+    all_pairs: bool = False,
 ) -> Estimate:
-    """KID with its uncertainty over the prompts of x; arguments as in `estimate_fid`."""
-    sums = kernel_sums(x, y, paired=paired)
+    """KID with its uncertainty over the prompts of x; arguments as in `estimate_fid`.
+
+    If a side has more than ``MAXIMUM_ROWS``, the score is the mean over `draw_subsets`, and its error that of this
+    mean, unless ``all_pairs``.
+    """
+    x, y = checked_sides(x, y, paired=paired)
     groups = prompt_groups(len(x)) if groups is None else groups
+    if all_pairs or not is_capped(len(x), len(y)):
+        value, without = _kid_with_and_without(x, y, groups, paired)
+        return _estimate(value, without, groups, ids)
+    group_of = np.empty(len(x), dtype=int)
+    for index, group in enumerate(groups):
+        group_of[group] = index
+    values, partly = [], []
+    for rows, others in draw_subsets(len(x), len(y), paired=paired):
+        drawn = [np.flatnonzero(group_of[rows] == index) for index in range(len(groups))]
+        value, without = _kid_with_and_without(x[rows], y[others], drawn, paired)
+        values.append(value)
+        partly.append(without)
+    return _estimate(float(np.mean(values)), np.mean(partly, axis=0).tolist(), groups, ids)
+
+
+def is_capped(n: int, m: int) -> bool:
+    """Whether `estimate_kid` draws subsets of n and m rows."""
+    return max(n, m) > MAXIMUM_ROWS
+
+
+def _kid_with_and_without(
+    x: np.ndarray, y: np.ndarray, groups: Sequence[np.ndarray], paired: bool
+) -> tuple[float, list[float]]:
+    """KID over all pairs, and without each group of rows."""
+    sums = kernel_sums(x, y, paired=paired)
     pairs = paired_group_pairs(x, y, groups) if isinstance(sums, PairedSums) else group_pairs(x, groups)
-    without = [sums.kid_without(group, own) for group, own in zip(groups, pairs, strict=True)]
-    return _estimate(sums.kid(), without, groups, ids)
+    return sums.kid(), [sums.kid_without(group, own) for group, own in zip(groups, pairs, strict=True)]
 
 
 def estimate_all(
@@ -195,13 +225,3 @@ def _estimate(
         raise ValueError(f"{len(ids)} ids for {n} images: give one for each image")
     names = [str(i) for i in range(n)] if ids is None else ids
     return Estimate(value, tuple(without), sizes, prompts_key(names, groups))
-
-
-def _stats_without(stats: Stats, dropped: np.ndarray) -> Stats:
-    """Moments without the rows ``dropped`` (k, dim), by a downdate instead of a pass over all features."""
-    k, n = len(dropped), stats.n
-    shift = dropped - stats.mean
-    total = shift.sum(axis=0)
-    mean = stats.mean - total / (n - k)
-    scatter = (n - 1) * stats.cov - shift.T @ shift - np.outer(total, total) / (n - k)
-    return Stats(mean, scatter / (n - k - 1), n - k)

@@ -1,4 +1,5 @@
-"""`python -m experiments.benchmark`: what each method costs, as a ratio to another one in the same run.
+"""`python -m experiments.benchmark`: what each method costs, as a ratio to another one in the same run, and how long
+resuming what is finished takes.
 
 Two methods are measured alternately many times, and each pair gives one ratio, so that other load on the machine
 slows both. Reported are the median and the range of the ratios. A new method is one more `Row` in `benchmark_rows`.
@@ -24,7 +25,9 @@ from baselines.method import Request, Sampler, UNetMethod
 from baselines.multidiffusion import MultiDiffusion
 from baselines.scalecrafter import ScaleCrafter
 from eval.files import write_atomically
+from experiments import run
 from experiments.cost.measuring import MEASURES, measure_pairs
+from experiments.results.resuming import measure_resume, resume_table
 from experiments.scenes import WEIGHTS
 from experiments.setup.architecture import Model, open_model
 from experiments.setup.command_line import command
@@ -176,11 +179,13 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m experiments.benchmark", description="What each method costs, as ratios measured in one run."
     )
     parser.add_argument("--model", metavar="DIR", help="folder of a pipeline (default: the project's scenes model)")
-    parser.add_argument("--resolutions", nargs="+", choices=list(SIDES), default=["x4", "x16"])
+    parser.add_argument("--resolutions", nargs="*", choices=list(SIDES), default=["x4", "x16"])
     parser.add_argument("--pairs", type=positive, default=15, help="pairs of timed U-Net calls")
     parser.add_argument("--sampling-pairs", type=positive, default=5, help="pairs of timed samplings")
     parser.add_argument("--steps", type=positive, default=10, help="steps of a sampling")
     parser.add_argument("--batch", type=positive, default=1, help="images per batch")
+    parser.add_argument("--resume-images", type=int, default=10_000, help="images of the run that is resumed; 0: none")
+    parser.add_argument("--resume-runs", type=int, default=24, help="runs of the experiment that is resumed; 0: none")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder for benchmark.json")
     return parser
@@ -192,16 +197,19 @@ def main(argv: Sequence[str]) -> None:
     model = open_model(ModelSource(name, arguments.model or str(WEIGHTS), dtype=arguments.dtype))
     tables = None if arguments.model else compose_config([]).model.settings
     results = run_benchmark(model, benchmark_rows(tables), arguments)
+    place = [] if arguments.model is None else ["model=folder", f"model.path={arguments.model}"]
+    resumed = measure_resume(run.main, arguments.resume_images, arguments.resume_runs, place)
     report = {
         "environment": {**environment(), "threads": str(torch.get_num_threads())},
         "model": {"name": model.name, "sha256": model.digest, "dtype": model.dtype},
         "batch": arguments.batch,
         "steps": arguments.steps,
         "results": [asdict(result) for result in results],
+        "resume": resumed,
     }
     path = arguments.results / "benchmark.json"
     write_atomically(path, (json.dumps(report, indent=2) + "\n").encode())
-    print(f"\n{markdown(results)}\n\n{path}")
+    print(f"\n{markdown(results)}\n\n{resume_table(resumed)}\n\n{path}")
 
 
 if __name__ == "__main__":

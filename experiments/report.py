@@ -11,6 +11,7 @@ from pathlib import Path
 from eval.files import write_atomically
 from experiments.results.ablations import ablations_page
 from experiments.results.html import TITLES, render, section
+from experiments.results.tracking import log_report
 from experiments.setup import schema
 from experiments.setup.command_line import command, overrides_of
 from experiments.setup.compose import compose_config
@@ -35,9 +36,12 @@ def main(arguments: Sequence[str]) -> None:
     page = results / "report.html"
     write_atomically(page, render(sections, missing))
     print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
+    written = [page]
     if any(not part["main"] for part in sections):
         write_atomically(results / "ablations.md", ablations_page(results, Path(config.paths.runs)))
-        print(results / "ablations.md")
+        written.append(results / "ablations.md")
+        print(written[-1])
+    log_report(written, Path(config.paths.runs), config.logger)
 
 
 if __name__ == "__main__":

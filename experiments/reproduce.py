@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments.results.artefacts import write_results
-from experiments.run import job
+from experiments.run import launch_runs
 from experiments.setup.architecture import open_model
 from experiments.setup.command_line import command
 from experiments.setup.grid import named_experiment
-from experiments.setup.launch import JobsFailed, launch
+from experiments.setup.launch import JobsFailed
 from experiments.setup.processes import torchrun_rank
 
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     failure = None
     try:
-        grid = launch(job, arguments)
+        grid = launch_runs(arguments)
     except JobsFailed as error:
         failure, grid = error, error.grid
     if grid is not None and (failure is None or not failure.all_failed):

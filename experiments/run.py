@@ -4,6 +4,7 @@ of a sweep (`-m`), or for the rows of an experiment. Running again resumes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,22 +13,51 @@ from omegaconf import DictConfig, OmegaConf
 
 from eval.files import write_atomically
 from experiments.setup.command_line import command
-from experiments.setup.launch import launch
+from experiments.setup.grid import Grid, read_grid
+from experiments.setup.launch import MULTIRUN, JobsFailed, launch
+
+log = logging.getLogger(__name__)
 
 
 def job(config: DictConfig) -> None:
     """Complete one run, with its configuration beside it, and print its folder."""
     # Imported here because torch and diffusers take seconds: help and errors of the command line come at once.
-    from experiments.results.tracking import log_run
+    from experiments.results.tracking import tracked
+    from experiments.sampling.generate import is_complete
     from experiments.scoring.runs import complete_run
     from experiments.setup.runs import build_run
 
     run = build_run(config)
-    scores = complete_run(run)
-    save_configuration(run.folder / ".hydra", config)
-    if scores is not None:
-        log_run(run, scores)
+    with tracked(run) as tracker:
+        scores = complete_run(run, tracker.progress)
+        save_configuration(run.folder / ".hydra", config)
+        if is_complete(run) and not run.apart:
+            tracker.send(scores)
     print(run.folder)
+
+
+def base_job(config: DictConfig) -> None:
+    """Complete the base samples of a run, and print their folder."""
+    from experiments.sampling.generate import generate_run
+    from experiments.setup.runs import base_run, build_run
+
+    print(generate_run(base_run(build_run(config))))
+
+
+def launch_runs(arguments: Sequence[str]) -> Grid | None:
+    """`launch` `job` for all rows. Where they run side by side, the base samples that they share come first."""
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    only_runs = len(overrides) + len(MULTIRUN & set(arguments)) == len(arguments)
+    grid = read_grid(overrides) if only_runs else None
+    if grid is not None and grid.side_by_side and len(grid.rows) > 1:
+        from experiments.sampling.base_jobs import base_jobs
+
+        for line in base_jobs(grid):
+            try:
+                launch(base_job, ["-m", *line])
+            except JobsFailed as error:  # the jobs that need them try again, and fail each with its own record
+                log.warning("base samples: %s", error)
+    return launch(job, arguments)
 
 
 def save_configuration(folder: Path, config: DictConfig) -> None:
@@ -39,7 +69,7 @@ def save_configuration(folder: Path, config: DictConfig) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    launch(job, arguments)
+    launch_runs(arguments)
 
 
 if __name__ == "__main__":

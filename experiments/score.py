@@ -17,13 +17,16 @@ def job(config: DictConfig) -> None:
     """Score the finished run of a configuration; it is found by its recorded identity, with or without its weights."""
     # Imported here because torch and diffusers take seconds: help and errors of the command line come at once.
     from experiments.results.reading import recorded_run
+    from experiments.results.tracking import tracked
     from experiments.scoring.runs import check_scorable, score_run
     from experiments.setup.architecture import open_architecture
     from experiments.setup.runs import build_run
 
     run = recorded_run(build_run(config, open_architecture))
-    check_scorable(run)
-    scores = score_run(run)
+    with tracked(run) as tracker:
+        check_scorable(run)
+        scores = score_run(run)
+        tracker.send(scores)
     print(json.dumps({key: value for key, value in scores.items() if not key.endswith("_jackknife")}, indent=2))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.sampling.checking import check_images, repair_images
-from experiments.sampling.manifest import read_records
+from experiments.sampling.manifest import whole_records
 from experiments.sampling.shards import whole_run
 from experiments.scoring.checking import check_scores, remove_scores
 from experiments.setup.command_line import command
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
                 print(*(f"{folder}/{line}" for line in repaired), sep="\n")
                 print(f"{folder}: repaired; the command that made this run makes again what is gone")
             print(*(f"{folder}/{line}" for line in problems), sep="\n", end="\n" if problems else "")
-            print(f"{folder}: {len(read_records(folder))} images are whole, {len(problems)} problems")
+            print(f"{folder}: {len(whole_records(folder))} images are whole, {len(problems)} problems")
         remaining = remaining or bool(problems)
     if remaining:
         sys.exit(1)

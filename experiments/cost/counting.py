@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import finalize
@@ -97,11 +97,17 @@ class HeldMemory(TorchDispatchMode):
         self.held -= size
 
 
-def cost_of(call: Callable[[], Any], unet: Any) -> Cost:
-    """Cost of a call on tensors without content."""
+def cost_of(call: Callable[[], Any], unet: Any, *, gradient: bool = False) -> Cost:
+    """Cost of a call on tensors without content. One that computes a ``gradient`` is made twice: the counter of FLOPs
+    keeps parts of its graph, and with them tensors, that are gone without it.
+    """
     held, counter = HeldMemory(), FlopCounterMode(display=False)
-    with counted_evaluations(unet) as evaluations, counter, held:
+    both: Any = nullcontext() if gradient else held
+    with counted_evaluations(unet) as evaluations, counter, both:
         call()
+    if gradient:
+        with held:
+            call()
     return Cost(counter.get_total_flops(), held.most, sum(evaluations))
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from baselines.clean_images import recomputed, window_gradient
 from baselines.method import Calls, Request
 from experiments.cost.counting import ELSEWHERE, Cost, cost_of, disk_needed, unet_inputs
 from experiments.cost.probing import Probe, device_memory, device_name, probe, tokens_of
@@ -107,7 +108,8 @@ def unet_cost(model: Model, calls: Calls) -> Cost:
     with fake:
         inputs = unet_inputs(pipe.unet, calls.samples, calls.height, calls.width, tokens_of(model))
         if calls.differentiated:
-            return cost_of(partial(differentiate, pipe, inputs), pipe.unet)
+            with recomputed(pipe) if calls.differentiated == "recomputed" else nullcontext():
+                return cost_of(partial(differentiate, pipe, inputs), pipe.unet, gradient=True)
         with torch.no_grad():
             return cost_of(partial(pipe.unet, timestep=calls.timestep or 0.0, **inputs), pipe.unet)
 
@@ -116,11 +118,15 @@ plain_unet_cost = cache(unet_cost)  # without a method it is the same for all ru
 
 
 def differentiate(pipe: Any, inputs: dict[str, Any]) -> None:
-    """The gradient of the decoded prediction with respect to the latent, as SyncDiffusion computes it."""
-    inputs["sample"].requires_grad_()
-    prediction = pipe.unet(**inputs, timestep=0.0).sample
-    decoded = pipe.vae.decode(prediction.chunk(2)[0].to(pipe.vae.dtype)).sample
-    decoded.sum().backward()
+    """A window's gradient as SyncDiffusion computes it, without its perceptual network."""
+
+    def predict(pair: torch.Tensor) -> torch.Tensor:
+        prediction: torch.Tensor = pipe.unet(**inputs | {"sample": pair}, timestep=0.0).sample
+        return prediction
+
+    latent = inputs["sample"].chunk(2)[0]
+    with replaced_attribute(pipe, "_guidance_scale", 2.0):
+        window_gradient(pipe, predict, lambda images: images.square().mean((1, 2, 3)), latent, 2, 0)
 
 
 @cache

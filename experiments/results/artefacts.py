@@ -37,7 +37,7 @@ def write_results(grid: Grid, open_: Callable[[ModelSource], Model] = open_archi
     protocol = read_scores(done[0].run.scores_file)["protocol"]
     print("\n" + write_table(table, grid.results, grid.name, protocol))
     images = write_images(grid.name, table, grid.plot, grid.runs, grid.results)
-    log_table(table, images, grid.name, done[0].run)
+    log_table(table, images, grid.name, grid.results, done[0].run)
     for path in [*sorted(grid.results.glob(f"{grid.name}.*")), *images]:
         print(path)
     return missing

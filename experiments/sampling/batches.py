@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from baselines.method import Request
 from experiments.cost.counting import counted_evaluations
 from experiments.prompts import Prompt, prompt_seed
-from experiments.sampling.manifest import NAME, Record, append_line, save_image
+from experiments.sampling.manifest import NAME, Record, append_line, remember_images, save_image
 from experiments.setup.identity import environment
 from experiments.setup.runs import Run
 from experiments.setup.stopping import unbroken
@@ -31,12 +31,23 @@ from scalecrafter.decode import tiled_decoding
 log = logging.getLogger(__name__)
 
 Batch = tuple[NDArray[np.uint8], dict[str, Any]]  # images (N, height, width, 3), and what they cost
+Progress = Callable[[int, int], None]  # takes the number of images that there are, and of all
+
+
+def no_progress(done: int, total: int) -> None:
+    """Tells nobody."""
 
 
 def generate_missing(
-    run: Run, prompts: Sequence[Prompt], done: set[str], folder: Path, manifest: str = NAME
+    run: Run,
+    prompts: Sequence[Prompt],
+    done: set[str],
+    folder: Path,
+    manifest: str = NAME,
+    progress: Progress = no_progress,
 ) -> list[Record]:
     """Generate the images of those prompts whose id is not ``done``, into a manifest of ``folder``; returns theirs.
+    ``progress`` is told after each batch.
 
     Raises:
         ValueError: there is no memory for a single image.
@@ -57,6 +68,8 @@ def generate_missing(
                 found += save_batch(run, batch, size, sampled, folder, manifest)
             pending = pending[len(batch) :]
             bar.update(len(batch))
+            progress(ready + len(found), len(prompts))
+    remember_images(folder, found)
     return found
 
 

@@ -25,8 +25,8 @@ from experiments.sampling.manifest import (
     numbered_lines,
     parse_record,
     read_lines,
-    read_records,
     set_aside,
+    whole_records,
 )
 from experiments.sampling.shards import gather_shards, shard_folders
 from experiments.setup.identity import ENVIRONMENT, FILE, environment, identity_digest, read_identity
@@ -139,7 +139,7 @@ def repair_images(folder: Path) -> None:
     gather_shards(folder)
     identity = read_identity(folder) if (folder / FILE).is_file() else {}
     bring_back(folder)
-    merge_manifests(folder, [record for record in read_records(folder) if not identity or belongs(record, identity)])
+    merge_manifests(folder, [record for record in whole_records(folder) if not identity or belongs(record, identity)])
     for name in {problem.split(",")[0] for problem in cost_problems(folder)}:
         whole = [line for line in read_lines(folder / name) if is_cost(line)]
         write_atomically(folder / name, "".join(json.dumps(line) + "\n" for line in whole))
@@ -164,7 +164,7 @@ def bring_back(folder: Path) -> None:
         for path in sorted(folder.glob(f"{QUARANTINE}/*"))
         if path.is_file()
     }
-    kept = {record.file for record in read_records(folder)}
+    kept = {record.file for record in whole_records(folder)}
     for record in manifest_lines(folder) if aside else ():
         if record.file not in kept and record.sha256 in aside:
             place = folder / record.file

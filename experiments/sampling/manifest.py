@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.files import sync_folder, write_atomically
+from eval.files import sha256_of_file, sync_folder, write_atomically
+from eval.images import ImageFile
+from eval.index import ImageInfo, confirm, remember
 
 NAME, QUARANTINE = "manifest.jsonl", "quarantine"
+FEATURES = "features"  # the folder of a run's features, with the index of its images
 IMAGE_FILE = re.compile(r"images/[^/\\]+")  # nothing outside the run folder
 
 log = logging.getLogger(__name__)
@@ -72,12 +75,23 @@ def manifests(folder: Path) -> list[Path]:
     return sorted(folder.glob("manifest*.jsonl"))
 
 
-def read_records(folder: Path) -> list[Record]:
-    """Valid records in order of id: those with a whole line and an image with the recorded hash."""
+def read_records(folder: Path, *, trust: bool = True) -> list[Record]:
+    """Valid records in order of id: those with a whole line and an image with the recorded hash.
+
+    An image is hashed once, and again when its stamp has changed (`eval.index`); with ``trust=False`` in any case.
+    """
+    records = list({(str(r.id), str(r.file), str(r.sha256)): r for r in manifest_lines(folder)}.values())
+    valid = confirm(*indexed(folder, records), folder / FEATURES, trust=trust) if records else []
+    found = {record.id: record for record, good in zip(records, valid, strict=True) if good}
+    return [found[key] for key in sorted(found)]
+
+
+def whole_records(folder: Path) -> list[Record]:
+    """As `read_records`, for checks: every image is hashed, and nothing is remembered."""
     found: dict[str, Record] = {}
     for record in manifest_lines(folder):
         image = folder / record.file
-        if image.is_file() and hashlib.sha256(image.read_bytes()).hexdigest() == record.sha256:
+        if image.is_file() and sha256_of_file(image) == record.sha256:
             found[record.id] = record
     return [found[key] for key in sorted(found)]
 
@@ -87,6 +101,18 @@ def images_digest(records: Iterable[Record], ids: Iterable[str]) -> str:
     wanted = set(ids)
     lines = sorted(f"{record.id} {record.sha256}\n" for record in records if record.id in wanted)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def indexed(folder: Path, records: Sequence[Record]) -> tuple[list[ImageFile], list[ImageInfo]]:
+    """The images of records, and what the records say about them."""
+    images = [ImageFile(folder / record.file, record.id) for record in records]
+    return images, [ImageInfo(record.sha256, record.height, record.width) for record in records]
+
+
+def remember_images(folder: Path, records: Sequence[Record]) -> None:
+    """Spare `read_records` the hashing of images that were saved just now."""
+    if records:
+        remember(*indexed(folder, records), folder / FEATURES)
 
 
 def finished_ids(folder: Path) -> set[str]:

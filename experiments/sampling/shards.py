@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from experiments.sampling.manifest import NAME, QUARANTINE, manifest_lines, set_aside, unused
+from experiments.sampling.manifest import FEATURES, NAME, QUARANTINE, manifest_lines, set_aside, unused
 from experiments.setup.processes import Shard
 
 APART = "shards"
@@ -87,6 +88,7 @@ def gather_shards(folder: Path) -> None:
                 (part / name).rename(unused(folder / f"{stem}-{part.name}.{suffix}"))
         for path in [*part.glob("*.tmp"), *part.glob("images/*.tmp")]:
             path.unlink()
+        shutil.rmtree(part / FEATURES, ignore_errors=True)  # stamps of images at their old place
         recorded = {(record.file, record.sha256) for record in manifest_lines(folder)}
         (folder / "images").mkdir(exist_ok=True)
         for image in sorted(part.glob("images/*")):

@@ -15,7 +15,8 @@ import numpy as np
 from eval.images import ImageFile
 from eval.index import FILE as INDEX
 from eval.index import read_index
-from experiments.sampling.manifest import Record, images_digest, read_records
+from experiments.sampling.manifest import Record, images_digest, whole_records
+from experiments.scoring.stored import is_changed
 
 DAMAGED = (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile)
 METRICS = "metrics.json"
@@ -23,7 +24,7 @@ METRICS = "metrics.json"
 
 def check_scores(folder: Path) -> dict[Path, str]:
     """What is wrong with features and scores of a run folder: each such file, and why."""
-    records = read_records(folder)
+    records = whole_records(folder)
     found = dict(feature_problems(folder, records))
     scores: dict[Path, bytes] = {}
     for path in sorted([*folder.glob("scores/*.json"), *folder.glob(METRICS)]):
@@ -77,20 +78,21 @@ def score_problem(path: Path, records: Sequence[Record]) -> str | None:
         prompts, base = protocol["prompts_sha256"], protocol["base_run"]
     except DAMAGED:
         return "is damaged"
+    changed = "was changed after it was written" if is_changed(scores) else None
     if n > len(records):
         return f"is of {n} images, and {len(records)} are whole"
     scored = sorted(records, key=lambda record: record.id)[:n]
     listed = json.dumps([[record.id, record.prompt] for record in scored])
     if images is None or n < len(records) and hashlib.sha256(listed.encode()).hexdigest() != prompts:
-        return None  # of an older version, or of prompts that are not the first by id
+        return changed  # it is of an older version, or of prompts that are not the first by id
     ids = [record.id for record in scored]
     if images["sha256"] != images_digest(records, ids):
         return "is of other images"
     folder = path.parent if path.name == METRICS else path.parent.parent
     for other in folder.parent.glob(f"*-{base[:8]}"):
-        if images["base_sha256"] != images_digest(read_records(other), ids):
+        if images["base_sha256"] != images_digest(whole_records(other), ids):
             return f"is of other base samples than those in {other.name}"
-    return None
+    return changed
 
 
 def remove_scores(folder: Path) -> None:

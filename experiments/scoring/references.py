@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from eval.crops import WHOLE, Cropping
 from eval.features import FeatureExtractor, images_to_features
 from eval.image_sets import find_images
@@ -45,6 +47,11 @@ def check_reference(
             large_enough(spec, found, cropping, cache_dir, size)
 
 
+def is_stored(spec: ReferenceSpec) -> bool:
+    """Whether there are features instead of images."""
+    return is_features(spec) or spec.source.startswith(CLEANFID)
+
+
 def is_features(spec: ReferenceSpec) -> bool:
     """Whether the source is a file of `eval.reference` instead of images."""
     return spec.source.endswith(".npz")
@@ -74,17 +81,39 @@ def reference_features(
         ValueError: too few images remain, or stored features were made under another protocol.
         FileNotFoundError: nothing at ``spec.source``.
     """
-    if is_features(spec) or spec.source.startswith(CLEANFID):
+    if is_stored(spec):
         return [stored_reference(spec, protocol_of(extractor, each)) for each in croppings]
     found, references = reference_images(spec, *size), []
     with readers(spec) as pool:
         for cropping in croppings:
             kept, digest = large_enough(spec, found, cropping, cache_dir, size)
             (features,) = images_to_features(kept, extractor, cache_dir=cache_dir, croppings=[cropping], pool=pool)
-            about = {"source": describe(spec, *size), "n": len(kept), "left_out": len(found) - len(kept)}
-            protocol = protocol_of(extractor, cropping) | about | {"sha256": digest}
-            references.append(Reference(features, protocol))
+            about = describe_images(spec, size, len(kept), len(found), digest)
+            references.append(Reference(features, protocol_of(extractor, cropping) | about))
     return references
+
+
+def reference_protocols(
+    spec: ReferenceSpec,
+    extractor: FeatureExtractor,
+    croppings: Sequence[Cropping],
+    cache_dir: Path,
+    size: tuple[int, int],
+) -> list[dict[str, Any]]:
+    """The protocols of `reference_features`, with its errors; no features are extracted."""
+    if is_stored(spec):
+        return [each.protocol for each in reference_features(spec, extractor, croppings, cache_dir, size)]
+    found, protocols = reference_images(spec, *size), []
+    for cropping in croppings:
+        kept, digest = large_enough(spec, found, cropping, cache_dir, size)
+        about = describe_images(spec, size, len(kept), len(found), digest)
+        protocols.append(protocol_of(extractor, cropping) | about)
+    return protocols
+
+
+def describe_images(spec: ReferenceSpec, size: tuple[int, int], kept: int, found: int, digest: str) -> dict[str, Any]:
+    """Which real images were compared with, for protocols."""
+    return {"source": describe(spec, *size), "n": kept, "left_out": found - kept, "sha256": digest}
 
 
 def large_enough(
@@ -119,7 +148,7 @@ def stored_reference(spec: ReferenceSpec, expected: dict[str, Any]) -> Reference
     require_enough(spec, stored.protocol["n"], WHOLE)
     if "sha256" in stored.protocol:
         return stored
-    digest = hashlib.sha256(stored.features.tobytes()).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(stored.features)).hexdigest()
     return Reference(stored.features, stored.protocol | {"sha256": digest})
 
 

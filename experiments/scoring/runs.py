@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +19,48 @@ from tqdm import tqdm
 
 from eval.crops import WHOLE, Cropping, parse_crops
 from eval.features import FeatureExtractor, crop_extractor, images_to_features
-from eval.files import write_atomically
 from eval.images import ImageFile
-from eval.reference import Reference
 from eval.repetition import CopyCounter
 from eval.score import as_metrics, check_names, score_alone, score_features
 from eval.uncertainty import MINIMUM_IMAGES, estimate_mean
+from experiments.sampling.batches import Progress, no_progress
 from experiments.sampling.generate import generate_run, is_complete
-from experiments.sampling.manifest import Record, images_digest, read_lines, read_records
+from experiments.sampling.manifest import FEATURES, Record, images_digest, read_lines, read_records
 from experiments.scenes.scene_counter import SceneCounter
 from experiments.scenes.scene_features import SceneFeatures
 from experiments.scoring.feature_spaces import build_extractor, protocol_of
-from experiments.scoring.references import check_reference, reference_features
+from experiments.scoring.references import check_reference, reference_features, reference_protocols
+from experiments.scoring.stored import sealed, store_scores, stored_scores
 from experiments.setup.runs import Run, base_run
 
 FACTORS = ("object", "colour")
 REPETITIONS = ("scenes", "windows")
+VERSION = 1  # of the scores: raise it when a change of the code makes other scores of the same images
 
 
-def complete_run(run: Run) -> dict[str, Any] | None:
+def complete_run(run: Run, progress: Progress = no_progress) -> dict[str, Any] | None:
     """Generate what is missing of a run and of its base samples, and score it.
+
+    Args:
+        progress: told after each batch how many of the run's images there are.
 
     Returns:
         The scores; None if the run is not to be scored (metrics=none), or other shards of it are not finished, or this
         one is generated without locks: then whoever gathers the shards also generates the base samples.
     """
     if run.metrics.extractor is None:
-        generate_run(run)
+        generate_run(run, progress)
         return None
     check_scorable(run)
     base = base_run(run)
-    generate_run(run)
+    generate_run(run, progress)
     if run.apart:
         return None
     if base.folder != run.folder:
         generate_run(base)
-    return score_run(run) if is_complete(run) and is_complete(base) else None
+    if not (is_complete(run) and is_complete(base)):
+        return None
+    return score_run(replace(run, verify=False), again=False)  # the images were just looked at
 
 
 def check_scorable(run: Run) -> None:
@@ -94,39 +101,65 @@ def images_of(run: Run, records: Sequence[Record]) -> list[ImageFile]:
     return [ImageFile(files[prompt.id], prompt.id) for prompt in run.prompts]
 
 
-def score_run(run: Run) -> dict[str, Any]:
-    """Score a complete run; write its ``scores_file``, which tables read, and a copy as the run's ``metrics.json``."""
-    extractor, also, base = extractor_of(run), run.metrics.also, base_run(run)
-    croppings = croppings_of(run, extractor)
-    records = read_records(run.folder)
-    base_records = records if base.folder == run.folder else read_records(base.folder)
+def score_run(run: Run, *, again: bool = True) -> dict[str, Any]:
+    """Score a complete run; write its ``scores_file``, which tables read, and a copy as the run's ``metrics.json``.
+
+    Args:
+        again: also if the stored scores are of these images and under this protocol, which are returned otherwise.
+    """
+    extractor, base, trust = extractor_of(run), base_run(run), not run.verify
+    croppings, size = croppings_of(run, extractor), (run.height, run.width)
+    records = read_records(run.folder, trust=trust)
+    base_records = records if base.folder == run.folder else read_records(base.folder, trust=trust)
     images, base_images = images_of(run, records), images_of(base, base_records)
-    found = images_to_features(images, extractor, cache_dir=run.folder / "features", croppings=croppings)
+    protocols = reference_protocols(run.metrics.reference, extractor, croppings, features_cache(run), size)
+    ids = [prompt.id for prompt in run.prompts]
+    about = {
+        "images": {"sha256": images_digest(records, ids), "base_sha256": images_digest(base_records, ids)},
+        "protocol": run_protocol(run, base, extractor, dict(zip(map(str, croppings), protocols, strict=True))),
+        "version": VERSION,
+    }
+    latest = run.folder / "metrics.json"
+    stored = None if again else stored_scores(run.scores_file)
+    if stored is not None and about == {key: stored.get(key) for key in about}:
+        if stored_scores(latest) is None:
+            store_scores(stored, latest)
+        return stored
+    scores: dict[str, Any] = {"n": len(images)}
+    scores |= compare_images(run, base, extractor, images, base_images)
+    scores |= costs_per_image(run.folder)
+    scores = sealed(scores | about)
+    for path in (run.scores_file, latest):
+        store_scores(scores, path)
+    return scores
+
+
+def compare_images(
+    run: Run, base: Run, extractor: FeatureExtractor, images: Sequence[ImageFile], base_images: Sequence[ImageFile]
+) -> dict[str, Any]:
+    """All scores of a run's images: against the reference, against the base samples, and their own."""
+    also, croppings = run.metrics.also, croppings_of(run, extractor)
+    found = images_to_features(images, extractor, cache_dir=run.folder / FEATURES, croppings=croppings)
     size = run.height, run.width
     references = reference_features(run.metrics.reference, extractor, croppings, features_cache(run), size)
+    scores: dict[str, Any] = {}
     ids = [prompt.id for prompt in run.prompts]
-    shown = {"sha256": images_digest(records, ids), "base_sha256": images_digest(base_records, ids)}
-    scores: dict[str, Any] = {"n": len(images), "images": shown}
     for cropping, features, reference in zip(croppings, found, references, strict=True):
         scores |= score_features(features, reference.features, "r", ids=ids, cropping=cropping, also=also)
     texts = [prompt.text for prompt in run.prompts]
     scores |= score_alone(found[0], extractor, cropping=WHOLE, also=also, texts=texts, ids=ids)
-    (base_features,) = images_to_features(base_images, extractor, cache_dir=base.folder / "features")
+    (base_features,) = images_to_features(base_images, extractor, cache_dir=base.folder / FEATURES)
     if base.folder != run.folder:
         scores |= score_features(found[0], base_features, "b", ids=ids)
     if run.metrics.repetition == "scenes":
         scores |= scene_scores(run, images)
     elif run.metrics.repetition == "windows":
         scores |= window_repetition(images, extractor, base_features)
-    scores |= costs_per_image(run.folder)
-    scores["protocol"] = run_protocol(run, base, extractor, dict(zip(map(str, croppings), references, strict=True)))
-    for path in (run.scores_file, run.folder / "metrics.json"):
-        write_atomically(path, json.dumps(scores, indent=2) + "\n")
     return scores
 
 
 def run_protocol(
-    run: Run, base: Run, extractor: FeatureExtractor, references: Mapping[str, Reference]
+    run: Run, base: Run, extractor: FeatureExtractor, references: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """What identifies the measurement: rows of a table that differ in any of it are not comparable."""
     whole, *crops = references.values()
@@ -134,10 +167,10 @@ def run_protocol(
     prompts = json.dumps([[prompt.id, prompt.text] for prompt in run.prompts])
     on_scenes = run.metrics.repetition == "scenes"
     return protocol_of(extractor, WHOLE) | {
-        "reference": {key: whole.protocol[key] for key in kept},
+        "reference": {key: whole[key] for key in kept},
         "crops": str(list(references)[-1]) if crops else None,
-        "crop_extractor_sha256": crops[0].protocol["extractor_sha256"] if crops else None,
-        "crop_reference": {key: crops[0].protocol[key] for key in kept} if crops else None,
+        "crop_extractor_sha256": crops[0]["extractor_sha256"] if crops else None,
+        "crop_reference": {key: crops[0][key] for key in kept} if crops else None,
         "repetition": run.metrics.repetition,
         "repetition_sha256": SceneCounter().digest if on_scenes else None,
         "accuracy_sha256": SceneFeatures().digest if on_scenes else None,

@@ -44,6 +44,7 @@ class Grid:
     rows: tuple[Row, ...]
     skip: tuple[dict[str, Any], ...] | None  # the rules that remain if the command line overrules some
     multirun: bool
+    side_by_side: bool  # whether its jobs run in parallel, under whatever launcher
     output: Path  # of Hydra: logs and configuration of each job
     runs: Path
     results: Path
@@ -83,6 +84,7 @@ def read_grid(overrides: Sequence[str]) -> Grid:
         rows=tuple(Row(line, variant) for line, variant in rows.items()),
         skip=skip if len(skip) < len(rules) else None,
         multirun=config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN",
+        side_by_side=not config.hydra.launcher._target_.endswith("BasicLauncher"),
         output=Path(config.hydra.run.dir),
         runs=Path(config.paths.runs),
         results=Path(config.paths.results),

@@ -68,7 +68,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class Run(Workload):
-    """A workload with its prompts, how it is scored, and where it lives."""
+    """A workload with its prompts, how it is scored, and where it lives.
+
+    ``verify``: hash every image that exists again, instead of those that have changed since they were hashed.
+    """
 
     prompts: Sequence[Prompt]
     prompts_config: dict[str, Any]
@@ -79,6 +82,7 @@ class Run(Workload):
     experiment: str | None
     shard: Shard | None
     locks: bool
+    verify: bool
     identity: dict[str, Any]
 
     @property
@@ -128,6 +132,7 @@ def build_run(config: DictConfig, open_: Callable[[ModelSource], Model] = open_m
         experiment=values["experiment"]["name"],
         shard=shard_of_process(values["shard"]),
         locks=values["locks"],
+        verify=values["verify"],
         identity=run_identity(workload, values["prompts"], values["seed"]),
     )
 

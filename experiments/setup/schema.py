@@ -131,6 +131,7 @@ class SyncDiffusionConfig:
     decay: float = 0.95
     sync_steps: int = 50
     anchor: str = "middle"
+    recompute: bool | None = None  # less memory and more time; null: with windows above 768x768 pixels
 
 
 @dataclass
@@ -179,6 +180,7 @@ class Config:
     batch_size: int | str = "auto"  # auto: by the number of pixels; changes the images by rounding alone
     shard: str | None = None  # I/N: every N-th prompt from the I-th on; other processes generate the others
     locks: bool = True  # false, for disks without flock: each shard fills a folder of its own, to be merged later
+    verify: bool = False  # hash every image again, not only those whose size or times have changed
 
 
 def register() -> None:

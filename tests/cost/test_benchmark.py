@@ -1,15 +1,18 @@
 """The benchmark runs, measures what it says, and reports every row."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from baselines.direct import Direct
 from baselines.method import Request, Sampler
+from experiments import run
 from experiments.benchmark import benchmark_rows, main
 from experiments.cost import measuring, solver
 from experiments.cost.measuring import MEASURES, Measure, measure_pairs, unet_memory
+from experiments.results.resuming import measure_resume
 
 REQUEST = Request(["a"], [0], 64, 64, Sampler(2))
 
@@ -17,6 +20,7 @@ REQUEST = Request(["a"], [0], 64, 64, Sampler(2))
 def test_every_row_is_reported(save_pipeline, tmp_path, capsys):
     folder = save_pipeline("sd15")
     options = ["--pairs", "1", "--sampling-pairs", "1", "--steps", "1", "--resolutions", "x4"]
+    options += ["--resume-images", "5", "--resume-runs", "0"]
     main(["--model", str(folder), *options, "--results", str(tmp_path)])
     report = json.loads((tmp_path / "benchmark.json").read_text())
     expected = [(row.name, measure) for row in benchmark_rows() for measure in row.measures]
@@ -27,6 +31,8 @@ def test_every_row_is_reported(save_pipeline, tmp_path, capsys):
         assert result["ratio"] == pytest.approx(result["method"] / result["baseline"])
         assert result["ratio_min"] <= result["ratio"] <= result["ratio_max"]
     assert {"python", "torch", "threads", "device"} <= report["environment"].keys()
+    assert [each["name"] for each in report["resume"]] == ["a finished run of 5 images"]
+    assert all(each["name"] in printed and each["seconds"] > 0 for each in report["resume"])
 
 
 def test_ratios_are_method_over_baseline_whoever_goes_first(monkeypatch):
@@ -60,6 +66,26 @@ def test_memory_sees_memory(pipe):
     weights = sum(p.nbytes for p in pipe.unet.parameters())
     assert weights < plain < weights + 10e6
     assert 39e6 < more - weights < 41e6
+
+
+def test_what_is_resumed_is_finished_and_stays_as_it_is(pipe_folder, tmp_path):
+    """The first call scores the flat images, the second makes nothing."""
+    seen = []
+
+    def main(line):
+        run.main(line)
+        folders = [path.parent for path in Path(line[-1].removeprefix("paths.runs=")).glob("*/manifest.jsonl")]
+        seen.append(
+            {p: p.stat().st_mtime_ns for each in folders for p in each.rglob("*.*") if ".hydra" not in p.parts}
+        )
+
+    options = ["metrics.reference_count=12", "metrics.reference_minimum=2", "metrics.repetition=null"]
+    found = measure_resume(main, 5, 2, ["model=folder", f"model.path={pipe_folder}", *options])
+    assert len(found) == 2
+    for first, second, runs, images in ((*seen[:2], 1, 5), (*seen[2:], 2, 128)):
+        assert first == second
+        assert len([path for path in first if path.suffix == ".png"]) == images
+        assert len([path for path in first if path.name == "metrics.json"]) == runs
 
 
 def test_options_that_make_no_sense_are_refused(capsys):

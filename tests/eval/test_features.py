@@ -190,3 +190,28 @@ def test_bad_features_are_not_cached(images: list[ImageFile], tmp_path: Path) ->
         with pytest.raises(ValueError, match=message):
             run(images, Wrong(output), tmp_path)
     assert not cache_files(tmp_path)
+
+
+def test_large_sets_are_mapped_from_a_file_without_a_name(
+    images: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 2)
+    options = {"cache_dir": tmp_path / "cache", "croppings": [WHOLE, Crops(4, 3)]}
+    expected = images_to_features(images, MeanColour(), **options)
+    before = sorted((tmp_path / "cache").iterdir())
+    monkeypatch.setattr(module, "IN_MEMORY", 5 * 4 * 4)  # the whole images fit
+    found = images_to_features(images, MeanColour(), **options)
+    assert [isinstance(array, np.memmap) for array in found] == [False, True]
+    for array, other in zip(found, expected, strict=True):
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, other)
+    assert sorted((tmp_path / "cache").iterdir()) == before
+    whole = MeanColour("whole")
+    whole.for_crops = Brightness()
+    shapes = [array.shape for array in images_to_features(images, whole, **options)]
+    assert shapes == [(len(images), 4), (3 * len(images), 1)]
+
+
+def test_too_little_room_for_the_features_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="space|large"):
+        module.empty_features(2**40, 2048, tmp_path)

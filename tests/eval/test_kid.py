@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from eval.kid import features_to_kid
+from eval.kid import SUBSET_SIZE, SUBSETS, draw_subsets, features_to_kid, group_pairs
 from tests.eval.helpers import features
 
 
@@ -82,6 +82,42 @@ def test_paired_equals_a_loop_over_pairs_of_different_prompts() -> None:
     assert features_to_kid(x, y, paired=True, chunk=4) == pytest.approx(np.mean(terms), rel=1e-10)
     with pytest.raises(ValueError, match="one image for each prompt, not 9 and 8"):
         features_to_kid(x, y[:8], paired=True)
+
+
+def test_float32_features_give_the_value_of_their_float64_copy() -> None:
+    x, y = (features(90, 16, seed=seed, shift=0.2 * seed).astype(np.float32) for seed in (1, 2))
+    expected = features_to_kid(x.astype(np.float64), y.astype(np.float64))
+    assert features_to_kid(x, y, chunk=32) == pytest.approx(expected, rel=1e-10)
+
+
+def test_pairs_of_a_group_equal_a_loop() -> None:
+    x, groups = features(12, 5, seed=1), [np.array([0, 3, 4]), np.array([7]), np.array([], dtype=int)]
+    k = (x @ x.T / 5 + 1) ** 3
+    expected = [sum(k[i, j] for i, j in permutations(group, 2)) for group in groups]
+    assert group_pairs(x, groups) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize(("n", "m"), [(40_000, 50_500), (40_000, 900), (1_000, 35_000)])
+def test_subsets_use_all_rows_about_equally_often(n: int, m: int) -> None:
+    drawn = list(draw_subsets(n, m))
+    assert len(drawn) == SUBSETS
+    for side, size in ((0, n), (1, m)):
+        counts = np.zeros(size, dtype=int)
+        for subset in drawn:
+            assert len(set(subset[side])) == len(subset[side]) == min(SUBSET_SIZE, size)
+            counts[subset[side]] += 1
+        assert counts.max() - counts.min() <= (1 if size % SUBSET_SIZE == 0 or size < SUBSET_SIZE else 2)
+
+
+def test_subsets_are_the_same_again_and_shared_by_pairs() -> None:
+    for (rows, others), (again, _), (left, right) in zip(
+        draw_subsets(5000, 6000), draw_subsets(5000, 6000), draw_subsets(5000, 5000, paired=True), strict=True
+    ):
+        np.testing.assert_array_equal(rows, again)
+        np.testing.assert_array_equal(left, right)
+        assert not np.array_equal(rows, others)
+    first, other = (next(iter(draw_subsets(5000, 5000, seed=seed)))[0] for seed in (0, 1))
+    assert not np.array_equal(first, other)
 
 
 N = 200

@@ -6,6 +6,7 @@ import cleanfid
 import numpy as np
 import pytest
 
+from eval import reference
 from eval.extractors import INCEPTION_FILE, INCEPTION_SHA256
 from eval.reference import Reference, load_cleanfid_reference, load_reference, require_comparable, save_reference
 
@@ -19,6 +20,22 @@ def test_saved_reference_loads_unchanged(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.features, features)
     assert found.protocol == PROTOCOL
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["r.npz"]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_features_are_mapped_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order) -> None:
+    monkeypatch.setattr(reference, "IN_MEMORY", 100)
+    features = np.asarray(np.random.default_rng(0).normal(size=(70, 3)), np.float32, order)
+    save_reference(Reference(features, PROTOCOL), tmp_path / "r.npz")
+    found = load_reference(tmp_path / "r.npz", PROTOCOL).features
+    assert isinstance(found, np.memmap)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, features)
+    content = bytearray((tmp_path / "r.npz").read_bytes())
+    content[400] ^= 1
+    (tmp_path / "r.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="holds no reference features"):
+        load_reference(tmp_path / "r.npz", PROTOCOL)
 
 
 def test_different_protocol_is_refused_by_key(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from eval import kid, uncertainty
 from eval.crops import Crops
 from eval.fid import features_to_fid
 from eval.kid import features_to_kid
@@ -75,3 +76,16 @@ def test_estimates_are_read_back_with_their_prompts() -> None:
 def test_estimates_of_older_versions_are_to_be_scored_again() -> None:
     with pytest.raises(ValueError, match="score the run again"):
         as_estimate({"kid_r": 1.0, "kid_r_jackknife": [[1.0, 1.1, 0.9], [1, 1, 1]]}, "kid_r")
+
+
+def test_kid_of_too_many_rows_says_that_it_is_of_subsets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of crops as of whole images; all pairs are there for the asking."""
+    x, y = features(80, 4, seed=1), features(60, 4, seed=2, shift=0.1)
+    assert "pkid_r_pairs" not in score_features(x, y, "r", cropping=Crops(16, 2))
+    monkeypatch.setattr(uncertainty, "MAXIMUM_ROWS", 70)
+    monkeypatch.setattr(kid, "SUBSET_SIZE", 20)
+    score = score_features(x, y, "r", cropping=Crops(16, 2), also=["kid_all_pairs"])
+    assert score["pkid_r_pairs"] == "100 subsets of 1000"
+    assert score["pkid_all_pairs_r"] == pytest.approx(features_to_kid(x, y))
+    assert score["pkid_all_pairs_r_se"] > 0
+    assert score["pkid_r"] != score["pkid_all_pairs_r"]

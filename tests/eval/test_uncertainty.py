@@ -1,5 +1,6 @@
 """Standard errors: textbook cases, a slow jackknife, and the true spread over new samples."""
 
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from eval import kid, uncertainty
 from eval.fid import features_to_fid
 from eval.kid import features_to_kid
 from eval.uncertainty import (
@@ -123,6 +125,62 @@ def test_paired_standard_error_is_the_spread_of_differences_over_new_prompts(est
         singles.append(first.se)
     assert 0.6 < np.median(errors) / np.std(differences, ddof=1) < 1.6
     assert np.median(errors) < 0.5 * np.median(singles)
+
+
+@pytest.fixture
+def capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Subsets of 100 rows, 100 of them, from 400 rows on."""
+    monkeypatch.setattr(uncertainty, "MAXIMUM_ROWS", 400)
+    monkeypatch.setattr(kid, "SUBSET_SIZE", 100)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_kid_of_many_rows_is_the_mean_over_subsets_with_and_without_each_group(capped, paired: bool) -> None:
+    x, y = features(450, 8, seed=1), features(450, 8, seed=2, shift=0.1)
+    groups = prompt_groups(450)
+    singles, without = [], []
+    for rows, others in kid.draw_subsets(450, 450, paired=paired):
+        singles.append(features_to_kid(x[rows], y[others], paired=paired))
+        kept = [~np.isin(rows, group) for group in groups]
+        sides = [(x[rows[k]], y[others[k] if paired else others]) for k in kept]
+        without.append([features_to_kid(*side, paired=paired) for side in sides])
+    found = estimate_kid(x, y, paired=paired)
+    assert found.value == pytest.approx(np.mean(singles), rel=1e-10)
+    assert found.without == pytest.approx(np.mean(without, axis=0), rel=1e-8)
+    assert estimate_kid(x, y, paired=paired, all_pairs=True).value == pytest.approx(
+        features_to_kid(x, y, paired=paired), rel=1e-10
+    )
+    assert found.value != estimate_kid(x, y, paired=paired, all_pairs=True).value
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_kid_of_subsets_is_close_to_that_of_all_pairs_and_knows_its_error(capped, shift: float) -> None:
+    """Its distance from all pairs is small beside the standard error, which is the spread over new samples."""
+    y = features(500, 8, seed=10**6)
+    whole, subsets = [], []
+    for i in range(40):
+        x = features(450, 8, seed=i, shift=shift)
+        whole.append(estimate_kid(x, y, all_pairs=True).value)
+        subsets.append(estimate_kid(x, y))
+    typical = np.median([each.se for each in subsets])
+    assert np.std([each.value - w for each, w in zip(subsets, whole, strict=True)]) < 0.35 * typical
+    assert 0.7 < typical / np.std([each.value for each in subsets], ddof=1) < 1.45
+
+
+def test_large_features_are_not_copied() -> None:
+    """Features of 20 MB on each side, mapped from a file, are scored in less than that; they were 40 MB in float64."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(20_000, 256)).astype(np.float32) + shift for shift in (0, 0.1))
+    expected = features_to_fid(x.astype(np.float64), y.astype(np.float64))
+    tracemalloc.start()
+    try:
+        found = estimate_fid(x, y)
+        assert len(list(estimate_kid(x[:3000], y[:3000]).without)) == 20
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.value == pytest.approx(expected, rel=1e-9)
+    assert peak < 35e6
 
 
 def test_mean_has_the_textbook_error() -> None:

@@ -1,19 +1,24 @@
 """W&B is a mirror: what is logged, and that no failure of it touches a run."""
 
+import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import wandb
+from wandb.sdk.launch.sweeps import utils as sweeps
 
-from experiments import reproduce
-from experiments.results.tracking import log_run
-from experiments.scoring.runs import complete_run
+from experiments import report, reproduce
+from experiments.results.tracking import Tracker, tracked
+from experiments.scoring.runs import complete_run, score_run
 from experiments.setup.compose import compose_config
 from experiments.setup.runs import build_run
 from tests.tiny import tiny_overrides
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -39,18 +44,131 @@ def records(folder: Path, file: Path) -> list[dict]:
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
+def finish(run):
+    """As `experiments.run` does."""
+    with tracked(run) as tracker:
+        scores = complete_run(run, tracker.progress)
+        tracker.send(scores)
+    return scores
+
+
+def logged(run) -> list[list[dict]]:
+    """The records of each offline run so far."""
+    files = sorted(run.runs.glob(".wandb/wandb/offline-run-*/*.wandb"))
+    return [records(run.runs, file) for file in files]
+
+
+def identity_of(run_records: list[dict]) -> dict:
+    return next(record["run"] for record in run_records if "run" in record)
+
+
+def exit_code(run_records: list[dict]) -> int:
+    """W&B leaves out a zero."""
+    (ended,) = [record["exit"] for record in run_records if "exit" in record]
+    return ended.get("exit_code", 0)
+
+
 def test_without_a_key_a_run_is_logged_offline(tiny):
-    run = direct_run(tiny)
-    log_run(run, complete_run(run))
-    (file,) = run.runs.glob(".wandb/wandb/offline-run-*/*.wandb")
-    text = json.dumps(records(run.runs, file))
+    run = direct_run([*tiny, "batch_size=2"])
+    finish(run)
+    (found,) = logged(run)
+    text = json.dumps(found)
     metrics = json.loads((run.folder / "metrics.json").read_text())
-    assert run.digest[:16] in text
     assert "folder@x4" in text
     for key in ("fid_r", "fid_b", "repetition"):
         assert key in text
         assert repr(metrics[key])[:8] in text
+    assert "images_done" in text
+    assert f"manifest-{run.folder.name}" in text
+    assert exit_code(found) == 0
     assert len(list(run.runs.glob(".wandb/wandb/offline-run-*/files/media/images/*"))) == 4
+
+
+def test_the_id_covers_the_images_and_how_they_are_scored(tiny):
+    """An ablation on fewer prompts shares images with the table, and does not overwrite its scores."""
+    changes = ([], ["prompts.limit=3"], ["metrics.reference_seed=3"], ["sampler.steps=3"], ["logger.project=other"])
+    keys = [Tracker(direct_run([*tiny, *change])).key for change in changes]
+    assert len(set(keys)) == 4
+    assert keys[0] == keys[-1]
+    finish(direct_run(tiny))
+    finish(direct_run([*tiny, "prompts.limit=3"]))
+    assert [identity_of(each)["run_id"] for each in logged(direct_run(tiny))] == keys[:2]
+
+
+def test_nothing_is_sent_twice(tiny):
+    run = direct_run(tiny)
+    scores = finish(run)
+    finish(run)
+    with tracked(run) as tracker:
+        tracker.send(score_run(run))
+    assert len(logged(run)) == 1
+    with tracked(run) as tracker:
+        tracker.send(scores | {"fid_r": 123.25})
+    first, second = logged(run)
+    assert identity_of(first)["run_id"] == identity_of(second)["run_id"]
+    assert "123.25" in json.dumps(second)
+    assert len(list(run.runs.glob(".wandb/wandb/offline-run-*/files/media/images/*"))) == 4  # not again
+
+
+@pytest.mark.parametrize("error", [ValueError("no\nroom"), KeyboardInterrupt("no room")])
+def test_a_failed_run_appears_and_ends(tiny, error):
+    run = direct_run(tiny)
+    with pytest.raises(type(error)), tracked(run):
+        raise error
+    (found,) = logged(run)
+    assert f"{type(error).__name__}: no room" in json.dumps(found)
+    assert exit_code(found) == 1
+    assert wandb.run is None
+    finish(run)
+    assert [exit_code(each) for each in logged(run)] == [1, 0]
+
+
+def test_shards_have_runs_of_their_own_beside_that_of_the_whole(tiny):
+    for shard in ("0/2", "1/2"):
+        finish_or_not = direct_run([*tiny, f"shard={shard}"])
+        with tracked(finish_or_not) as tracker:
+            scores = complete_run(finish_or_not, tracker.progress)
+            if scores is not None:
+                tracker.send(scores)
+    found = [identity_of(each) for each in logged(direct_run(tiny))]
+    assert sorted(each["job_type"] for each in found) == ["run", "shard", "shard"]
+    assert len({each["run_id"] for each in found}) == 3
+    assert Tracker(direct_run(tiny)).key in {each["run_id"] for each in found}
+
+
+def test_a_job_sends_its_run_and_a_report_its_file(tiny, tmp_path):
+    options = [*tiny, "resolution=x4", "method=direct,upscale"]
+    reproduce.main(["experiment=table1", *options])
+    report.main(tiny)
+    before = len(logged(direct_run(tiny)))
+    text = json.dumps(logged(direct_run(tiny)))
+    for name in ("report.html", "table1.csv", "table1.tex", "manifest.jsonl"):
+        assert name in text
+    reproduce.main(["experiment=table1", *options])
+    report.main(tiny)
+    assert len(logged(direct_run(tiny))) == before
+
+
+def test_the_sweep_file_is_accepted_by_wandb_and_makes_command_lines_of_runs():
+    """Read and expanded by W&B's own functions, as its agent does, and composed as experiments.run does."""
+    config = sweeps.load_sweep_config(str(ROOT / "experiments/sweep.yaml"))
+    assert (ROOT / config["program"]).is_file()
+    values = {
+        name: [spec["value"]] if "value" in spec else spec["values"] for name, spec in config["parameters"].items()
+    }
+    composed = []
+    for chosen in itertools.product(*values.values()):
+        args = {name: {"value": value} for name, value in zip(values, chosen, strict=True)}
+        known = sweeps.create_sweep_command_args({"args": args}) | {"interpreter": ["python"], "env": ["env"]}
+        line = [
+            part
+            for item in sweeps.create_sweep_command(list(config["command"]))
+            for part in (known[item[2:-1]] if item.startswith("${") else [item])
+        ]
+        assert line[:4] == ["env", "python", "-m", "experiments.run"]
+        composed.append(build_run(compose_config(line[4:])))
+    assert len({run.digest for run in composed}) == len(composed) == 9
+    assert {run.logger["name"] for run in composed} == {"wandb"}
 
 
 def test_an_experiment_groups_its_runs_and_adds_its_table(tiny):
@@ -62,7 +180,7 @@ def test_an_experiment_groups_its_runs_and_adds_its_table(tiny):
     assert [run["run_group"] for run in runs] == ["table1"] * 3
     assert sorted(run["job_type"] for run in runs) == ["aggregate", "run", "run"]
     assert len({run["run_id"] for run in runs}) == 3
-    media = {path.name.split("_0_")[0] for path in folder.glob(".wandb/wandb/offline-run-*/files/media/**/*.*")}
+    media = {re.split(r"_\d+_", path.name)[0] for path in folder.glob(".wandb/wandb/offline-run-*/files/media/**/*.*")}
     assert {"table1", "gallery_x4", "zoom_x4", "table1_cost", "table1_repetition", "images"} <= media
 
 
@@ -72,15 +190,16 @@ def test_a_failure_is_a_warning_and_the_run_is_complete(tiny, monkeypatch):
 
     monkeypatch.setattr(wandb, "init", broken)
     run = direct_run(tiny)
-    scores = complete_run(run)
-    with pytest.warns(UserWarning, match="not logged to W&B: no space left; the files are complete"):
-        log_run(run, scores)
+    with pytest.warns(UserWarning, match="not logged to W&B: no space left; the files are complete") as caught:
+        finish(run)
+    assert len(caught) == 1
+    assert run.scores_file.is_file()
 
 
 def test_without_the_logger_nothing_is_imported_or_written(tiny, monkeypatch):
     monkeypatch.setattr(wandb, "init", None)
     run = direct_run([*tiny, "logger=none"])
-    log_run(run, complete_run(run))
+    finish(run)
     assert not list(run.runs.glob(".wandb"))
 
 

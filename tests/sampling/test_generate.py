@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eval.images import ImageFile
 from experiments.sampling import batches, generate
 from experiments.sampling.generate import generate_run
 from experiments.sampling.manifest import read_records
+from experiments.setup.architecture import Model
 from experiments.setup.compose import compose_config
 from experiments.setup.identity import environment
 from experiments.setup.runs import build_run
@@ -83,6 +85,29 @@ def test_only_missing_or_damaged_images_are_generated_again(tiny, monkeypatch):
     generated.clear()
     generate_run(run)
     assert not generated
+
+
+def test_a_finished_run_is_resumed_without_its_model_or_its_images(tiny, monkeypatch):
+    run = run_of(tiny)
+    before = contents(generate_run(run))
+    for owner, name in ((Model, "load"), (ImageFile, "read")):
+        monkeypatch.setattr(owner, name, lambda self, name=name: pytest.fail(f"{name} was called"))
+    generate_run(run)
+    assert contents(run.folder) == before
+
+
+def test_verify_finds_what_an_unchanged_stamp_hides(tiny, monkeypatch):
+    run = run_of(tiny)
+    before = contents(generate_run(run))
+    path = run.folder / "images/000002.png"
+    stamp = ImageFile(path, "").stamp()
+    original = ImageFile.stamp
+    monkeypatch.setattr(ImageFile, "stamp", lambda image: stamp if image.path == path else original(image))
+    path.write_bytes(b"decayed")
+    generate_run(run)
+    assert path.read_bytes() == b"decayed"
+    generate_run(run_of([*tiny, "verify=true"]))
+    assert contents(run.folder) == before
 
 
 def test_a_rerun_after_kill_ends_with_the_same_files(tiny, tmp_path):

@@ -1,12 +1,23 @@
 """Records of images after a crash, a bit error or an attack: nothing is lost, and nothing outside is read."""
 
+import hashlib
 import json
 import os
 
 import numpy as np
 import pytest
 
-from experiments.sampling.manifest import NAME, append_line, merge_manifests, read_lines, read_records, save_image
+from eval.images import ImageFile
+from eval.index import look_up
+from experiments.sampling.manifest import (
+    NAME,
+    append_line,
+    merge_manifests,
+    read_lines,
+    read_records,
+    remember_images,
+    save_image,
+)
 from experiments.scoring.runs import costs_per_image
 
 
@@ -36,6 +47,72 @@ def test_a_damaged_manifest_costs_no_image(folder):
     assert [path.name for path in folder.glob("images/*")] == ["000002.png"]
     aside = {path.name: path.read_bytes() for path in folder.glob("quarantine/*")}
     assert aside == {name: before[name] for name in ("000000.png", "000001.png")}
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Names of the images that are read from now on."""
+    names, original = [], ImageFile.read
+    monkeypatch.setattr(ImageFile, "read", lambda image: names.append(image.name) or original(image))
+    return names
+
+
+def test_unchanged_images_are_read_once(folder, read):
+    first = read_records(folder)
+    assert sorted(read) == ["000000", "000001", "000002"]
+    assert read_records(folder) == first
+    assert len(read) == 3
+    (folder / "images/000001.png").unlink()
+    save(folder, 1)
+    assert read_records(folder) == first
+    assert read[3:] == ["000001"]
+
+
+def test_images_that_were_just_saved_are_not_read(folder, read):
+    remember_images(folder, [save(folder, number) for number in (1, 5)])
+    assert [record.id for record in read_records(folder)] == ["000000", "000001", "000002", "000005"]
+    assert sorted(read) == ["000000", "000002"]
+
+
+def test_a_changed_image_is_noticed_whatever_it_claims(folder, read):
+    """Of the same length and modification time."""
+    records, path = read_records(folder), folder / "images/000001.png"
+    old, content = path.stat(), bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    for _ in range(2):
+        assert read_records(folder) == [records[0], records[2]]
+
+
+def test_a_full_check_reads_every_image_again(folder, read, monkeypatch):
+    """As after an error of the disk, which changes no time of the file."""
+    records, path = read_records(folder), folder / "images/000001.png"
+    stamps = {image: ImageFile(folder / f"images/{image}.png", image).stamp() for image in read}
+    monkeypatch.setattr(ImageFile, "stamp", lambda image: stamps[image.name])
+    path.write_bytes(b"decayed")
+    assert read_records(folder) == records
+    for trust in (False, True):  # what was found is remembered
+        assert read_records(folder, trust=trust) == [records[0], records[2]]
+
+
+def test_what_was_checked_is_known_to_scoring(folder, read):
+    records = read_records(folder)
+    images = [ImageFile(folder / record.file, record.id) for record in records]
+    read.clear()
+    found = look_up(images, folder / "features")
+    assert not read
+    assert [info.digest for info in found] == [hashlib.sha256(image.path.read_bytes()).hexdigest() for image in images]
+    assert {(info.height, info.width) for info in found} == {(4, 6)}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written_is_read(folder):
+    folder.chmod(0o555)
+    try:
+        assert len(read_records(folder)) == 3
+    finally:
+        folder.chmod(0o755)
 
 
 def test_what_was_set_aside_goes_once_it_has_been_generated_again(folder):

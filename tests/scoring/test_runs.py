@@ -1,6 +1,7 @@
 """Scoring runs: what metrics.json holds, and that scores of other prompts or other metrics are kept beside it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ from PIL import Image
 
 from experiments.results.reading import RunRow, read_scores
 from experiments.results.score_table import collect
+from experiments.sampling.manifest import save_image
 from experiments.scenes.scene_counter import SceneCounter
 from experiments.scenes.scene_features import DetailFeatures, SceneFeatures
+from experiments.scoring import runs
 from experiments.scoring.runs import check_scorable, complete_run, score_run
 from experiments.setup.architecture import open_architecture
 from experiments.setup.compose import compose_config
@@ -134,3 +137,81 @@ def test_crops_leave_the_reference_of_whole_images_alone(tiny, tmp_path):
         6,
         4,
     )
+
+
+def counted(monkeypatch, owner, name):
+    """The calls of a function from now on."""
+    calls, original = [], getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *args, **kwargs: calls.append(args) or original(*args, **kwargs))
+    return calls
+
+
+def test_scores_that_exist_are_not_made_again(tiny, monkeypatch):
+    run = run_of([*tiny, "method=direct"])
+    scores = complete_run(run)
+    before = run.scores_file.stat().st_mtime_ns
+    calls = counted(monkeypatch, runs, "compare_images")
+    assert complete_run(run) == scores
+    assert not calls
+    assert score_run(run) == scores  # as python -m experiments.score
+    assert len(calls) == 1
+    assert run.scores_file.stat().st_mtime_ns > before
+
+
+def change_an_image(run, folder):
+    """As if it had been generated again on another machine."""
+    line = json.loads((folder / "manifest.jsonl").read_text().splitlines()[0])
+    (folder / line["file"]).unlink()
+    lines = (folder / "manifest.jsonl").read_text().splitlines(True)
+    (folder / "manifest.jsonl").write_text("".join(lines[1:]))
+    other = np.full((line["height"], line["width"], 3), 99, np.uint8)
+    save_image(folder, other, prompt_id=line["id"], prompt=line["prompt"], seed=line["seed"])
+
+
+def change_a_digit(path):
+    text = path.read_text()
+    place = next(i for i in range(text.index('"fid_r"'), len(text)) if text[i].isdecimal())
+    path.write_text(text[:place] + str(9 - int(text[place])) + text[place + 1 :])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run: change_an_image(run, run.folder),
+        lambda run: change_an_image(run, base_run(run).folder),
+        lambda run: run.scores_file.unlink(),
+        lambda run: run.scores_file.write_text("[1]"),
+        lambda run: run.scores_file.write_bytes(run.scores_file.read_bytes()[:100]),
+        lambda run: change_a_digit(run.scores_file),
+    ],
+    ids=["image", "base image", "gone", "nonsense", "torn", "digit"],
+)
+def test_scores_are_made_again_when_something_has_changed(tiny, monkeypatch, change):
+    run = run_of([*tiny, "method=direct"])
+    complete_run(run)
+    change(run)
+    calls = counted(monkeypatch, runs, "compare_images")
+    scores = complete_run(run)
+    assert len(calls) == 1
+    assert scores == json.loads(run.scores_file.read_text()) == score_run(run)
+
+
+def test_scores_are_made_again_under_another_protocol(tiny, tmp_path, monkeypatch):
+    """Of the same configuration: a folder of real images gets another one."""
+    (tmp_path / "real").mkdir()
+    for i in range(5):
+        pixels = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"real/{i}.png")
+    run = run_of([*tiny, "method=direct", f"metrics.reference={tmp_path / 'real'}", "metrics.crops=null"])
+    first = complete_run(run)
+    shutil.copy(tmp_path / "real/0.png", tmp_path / "real/9.png")
+    assert complete_run(run)["fid_r"] != first["fid_r"]
+
+
+def test_a_damaged_copy_of_the_scores_is_written_again(tiny):
+    run = run_of([*tiny, "method=direct"])
+    complete_run(run)
+    good = (run.folder / "metrics.json").read_bytes()
+    change_a_digit(run.folder / "metrics.json")
+    complete_run(run)
+    assert (run.folder / "metrics.json").read_bytes() == good

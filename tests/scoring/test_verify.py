@@ -65,7 +65,7 @@ def kept(folder) -> dict[str, str]:
     files = {path.name: path.read_bytes() for path in [*folder.glob("images/*"), folder / "manifest.jsonl"]}
     for path in folder.glob("scores/*.json"):
         scores = json.loads(path.read_text())
-        del scores["seconds_per_image"]
+        del scores["seconds_per_image"], scores["sha256"]
         files[path.name] = json.dumps(scores).encode()
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
@@ -170,6 +170,7 @@ DAMAGE = {
         "is of other images",
     ),
     "scores of more images": (lambda f: other_scores(f, n=5), "is of 5 images, and 4 are whole"),
+    "changed score": (lambda f: other_scores(f, fid_r=0.0), "was changed after it was written"),
     "foreign metrics": (
         lambda f: (f / "metrics.json").write_text((f / "metrics.json").read_text() + " "),
         "metrics.json: is no copy of a file in scores/",
