@@ -38,8 +38,15 @@ def save_configuration(folder: Path, config: DictConfig) -> None:
         write_atomically(folder / "job.txt", f"{HydraConfig.get().runtime.output_dir}\n")
 
 
+def fetch_weights(configs: Sequence[DictConfig], overrides: Sequence[str]) -> None:
+    """Fetch what all runs lack, or say at once what is missing."""
+    from experiments.setup.required import fetch_missing
+
+    fetch_missing(configs, overrides)
+
+
 def main(arguments: Sequence[str]) -> None:
-    launch(job, arguments)
+    launch(job, arguments, fetch_weights)
 
 
 if __name__ == "__main__":
