@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from baselines.syncdiffusion import SyncDiffusion, vgg_weights
+from baselines.lpips import vgg_weights
+from baselines.syncdiffusion import SyncDiffusion
 from baselines.upscale import UpscaleSD
 from eval.download import RemoteFile
 from eval.extractors import VITS, published_inception
