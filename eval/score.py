@@ -61,16 +61,16 @@ def score_features(
 
     Args:
         generated: (n * cropping.count, dim) features, the crops of an image adjacent, one image per prompt, n >= 3.
-        reference: (m, dim) features of real images ("r"), m >= 2, or their moments, which give FID alone; or of the same
-            model's base-size images ("b"), one for each generated image in the same order: sides are then paired.
+        reference: (m, dim) features of real images ("r"), m >= 2, or their moments, which give FID alone; or those of
+            the same model's base-size images ("b"), one for each generated image in the same order: a paired score.
         suffix: which reference it is.
         ids: one for each generated image, which `Estimate.minus` compares; 0 … n−1 if not given.
         cropping: what the rows are features of. A standard error leaves out all crops of an image together.
         also: more metrics of ``ALSO``; those that need no reference are computed by `score_alone`.
 
     Returns:
-        fid_S and kid_S (pfid_S, pkid_S for crops), each with _se and with _jackknife for `as_estimate`, and what ``also``
-        names; kid_subsets_r has _std, over subsets. FID has a bias of c / n: compare it at equal n only.
+        fid_S and kid_S (pfid_S, pkid_S for crops), each with _se and with _jackknife for `as_estimate`, and those of
+        ``also``; kid_subsets_r has _std, over subsets. FID has a bias of c / n: compare it at equal n only.
 
     Raises:
         ValueError: unknown suffix or metric, too few images, different dimensions, values that are not finite, or with

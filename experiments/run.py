@@ -40,7 +40,7 @@ def save_configuration(folder: Path, config: DictConfig) -> None:
 
 def fetch_weights(configs: Sequence[DictConfig], overrides: Sequence[str]) -> None:
     """Fetch what all runs lack, or say at once what is missing."""
-    from experiments.setup.required import fetch_missing
+    from experiments.fetch.required import fetch_missing
 
     fetch_missing(configs, overrides)
 

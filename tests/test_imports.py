@@ -19,6 +19,7 @@ ORDER = [
     "experiments.scenes",
     "experiments.prompts",
     "experiments.setup",
+    "experiments.fetch",
     "experiments.cost",
     "experiments.sampling",
     "experiments.scoring",

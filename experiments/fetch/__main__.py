@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> None:
         overrides = named_experiment(overrides, default="paper")
     rows = read_grid(named_experiment(overrides)).rows
     # Imported here because torch and diffusers take seconds: help and errors of the command line come at once.
-    from experiments.setup.required import caches, weights_of
+    from experiments.fetch.required import caches, weights_of
 
     needed = list(dict.fromkeys(sum(weights_of([compose_config(row.overrides) for row in rows]), [])))
     if not needed:

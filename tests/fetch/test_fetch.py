@@ -7,12 +7,13 @@ from urllib.error import URLError
 import pytest
 
 from eval.download import RemoteFile
-from experiments import fetch, reproduce
-from experiments.setup import required
+from experiments import reproduce
+from experiments.fetch import __main__ as fetch_command
+from experiments.fetch import required
+from experiments.fetch.required import fetch_missing, required_weights
 from experiments.setup.compose import compose_config
 from experiments.setup.launch import JobsFailed
 from experiments.setup.models import load_pipeline
-from experiments.setup.required import fetch_missing, required_weights
 from experiments.setup.runs import model_source
 from experiments.setup.weights import HubFolder
 from tests.tiny import tiny_overrides
@@ -92,7 +93,7 @@ def test_the_hash_of_vggs_weights_is_in_their_name():
 
 def test_a_model_is_fetched_from_the_hub_and_loads(hub, save_pipeline, tmp_path, capsys):
     line = ["experiment=paper", *MODEL, "resolution=x4", "method=direct"]
-    fetch.main(line)
+    fetch_command.main(line)
     lines = capsys.readouterr().out.splitlines()
     kinds = (".json", ".txt", ".safetensors")
     size = sum(path.stat().st_size for path in save_pipeline("sd15").rglob("*") if path.suffix in kinds)
@@ -102,7 +103,7 @@ def test_a_model_is_fetched_from_the_hub_and_loads(hub, save_pipeline, tmp_path,
     assert len(fetched) > 5
     assert not [path for path in fetched if path.endswith(UNWANTED)]
     hub.files.clear()  # what is here needs no server
-    fetch.main(line)
+    fetch_command.main(line)
     assert f"{REPOSITORY}: here" in capsys.readouterr().out
     source = model_source(dict(compose_config(MODEL).model))
     assert load_pipeline(source).unet.config.cross_attention_dim == 768
@@ -141,12 +142,12 @@ def test_a_server_that_breaks_off_leaves_something_to_continue(hub):
 
 def test_the_fetch_command_reports_all_failures_together(no_network, capsys):
     with pytest.raises(FileNotFoundError, match="3 of 3 could not be fetched: .*diffusion.*inception.pth.*vgg16"):
-        fetch.main(["model=sd15"])
+        fetch_command.main(["model=sd15"])
     assert capsys.readouterr().out.count("size unknown, no connection") == 3
 
 
 def test_nothing_is_needed_for_scenes(capsys):
-    fetch.main([])
+    fetch_command.main([])
     assert "Nothing to fetch" in capsys.readouterr().out
 
 
