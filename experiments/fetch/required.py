@@ -41,8 +41,8 @@ def required_weights(config: DictConfig) -> list[Weights]:
     found: list[Weights | None] = []
     if source.path is None and source.id:
         found.append(HubFolder(source.id, "model.path=DIR", source.revision, source.variant))
-    elif source.path is not None and Path(source.path).is_file() and not Path(source.config or "").is_dir():
-        found.append(source.remote_config())
+    elif source.path is not None and Path(source.path).is_file():
+        found.append(None if source.config and Path(source.config).is_dir() else source.remote_config())
     if source.vae and not Path(source.vae).is_dir():
         found.append(HubFolder(source.vae, "model.vae=DIR"))
     found.append(extractor_weights(metrics))
