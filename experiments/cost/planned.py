@@ -29,8 +29,11 @@ class PlannedRun:
 
     def continues(self, other: PlannedRun) -> bool:
         """Whether one of the two has the first images of the other."""
-        same = replace(self.workload, batch_size=other.workload.batch_size) == other.workload
-        return same and self.source == other.source
+        one, two = self.workload.method, other.workload.method
+        if one != two and (type(one) is not type(two) or vars(one) != vars(two)):  # not all methods are dataclasses
+            return False
+        like = replace(self.workload, method=two, batch_size=other.workload.batch_size)
+        return like == other.workload and self.source == other.source
 
 
 def read_planned(overrides: Sequence[str]) -> PlannedRun:
