@@ -67,7 +67,8 @@ def finished_rows(
 
     Without weights (`open_architecture`) a run is found by the identity that its folder records.
     """
-    done, missing = [], []
+    done: list[RunRow] = []
+    missing: list[str] = []
     for row in grid.rows:
         try:
             run = build_run(compose_config(row.overrides), open_)
