@@ -13,6 +13,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; 
 # Options of reproduce-table; empty: as configured.
 MODEL ?= scenes
 PROMPTS ?=
+PROMPTS_FILE ?=
 PROMPTS_LIMIT ?=
 STEPS ?=
 REFERENCE ?=
@@ -22,6 +23,7 @@ PLAN ?=
 EXPERIMENT ?= $(if $(filter scenes,$(MODEL)),table1,paper)
 OVERRIDES = model=$(MODEL) \
 	$(if $(PROMPTS),prompts=$(PROMPTS)) \
+	$(if $(PROMPTS_FILE),prompts=file prompts.path=$(PROMPTS_FILE)) \
 	$(if $(PROMPTS_LIMIT),prompts.limit=$(PROMPTS_LIMIT)) \
 	$(if $(STEPS),sampler.steps=$(STEPS)) \
 	$(if $(RUNS),paths.runs=$(RUNS)) \
@@ -38,8 +40,8 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  reproduce-table takes MODEL= PROMPTS= PROMPTS_LIMIT= REFERENCE= STEPS= RUNS= RESULTS=;"
-	@echo "  PLAN=true estimates the cost instead and generates nothing"
+	@echo "  reproduce-table takes MODEL= PROMPTS= PROMPTS_FILE= PROMPTS_LIMIT= REFERENCE= STEPS= RUNS= RESULTS="
+	@echo "  and EXPERIMENT= (paper_1k: the paper's comparison on 1,000 prompts); PLAN=true estimates the cost instead"
 
 setup: $(STAMP) ## Create the virtual environment from the pinned versions
 

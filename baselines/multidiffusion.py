@@ -44,23 +44,27 @@ class MultiDiffusion(UNetMethod):
     """Averaged windows of the training size.
 
     Args:
-        stride: latent pixels between windows; None: an eighth of the window's sides, as in the paper.
+        stride: latent pixels between windows or, below 1, their share of the window's sides; None: an eighth, as in
+            the paper.
         circular: windows wrap around the right border (360-degree panoramas).
         crop_coordinates: SDXL only: condition each window on its position in the image, as crop coordinates.
         window_batch: windows per U-Net call; affects speed and memory only.
     """
 
-    stride: int | None = None
+    stride: float | None = None
     circular: bool = False
     crop_coordinates: bool = False
     window_batch: int = field(default=8, compare=False)
 
     def strides(self, pipe: Any) -> tuple[int, int]:
-        """(vertical, horizontal) latent pixels between windows."""
-        if self.stride is not None:
-            return self.stride, self.stride
-        height, width = window_size(pipe)
-        return max(1, height // 8), max(1, width // 8)
+        """(vertical, horizontal) latent pixels between windows; ValueError unless they are whole."""
+        stride = 1 / 8 if self.stride is None else self.stride
+        if 0 < stride < 1:
+            height, width = window_size(pipe)
+            return max(1, int(height * stride)), max(1, int(width * stride))
+        if stride != int(stride):
+            raise ValueError(f"stride is whole latent pixels, or a share of the window below 1, not {stride}")
+        return int(stride), int(stride)
 
     def windows(self, pipe: Any, height: int, width: int) -> Windows:
         """The windows for an image of this size in pixels; ValueError if they cannot cover it."""

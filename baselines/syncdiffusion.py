@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from baselines.clean_images import clean_latent, decode, recomputed, window_gradient, without_overflow
+from baselines.lpips import Distance, lpips_vgg
 from baselines.method import Calls, Request
 from baselines.multidiffusion import MultiDiffusion, as_output, check_affine, check_inputs, window_size
 from baselines.windows import Windows
@@ -23,37 +23,7 @@ from scalecrafter.patching import Forward, replaced_attribute, replaced_forward
 from scalecrafter.pipeline import sampling_timesteps
 from scalecrafter.schedule import timestep_value
 
-# Two batches of images (N, 3, H, W) in [-1, 1] -> distances (N,), differentiable.
-Distance = Callable[[Tensor, Tensor], Tensor]
-
 KEPT = 96 * 96  # latent pixels of a window: 768x768 pixels with a factor of 8
-
-
-@cache
-def lpips_vgg(device: torch.device) -> Distance:
-    """LPIPS with VGG16 features from torchmetrics, for images (N, 3, H, W) in [-1, 1] -> (N,).
-
-    Raises:
-        ValueError: torchvision's VGG16 weights are neither cached nor can be downloaded.
-    """
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-    from torchvision.models import VGG16_Weights
-
-    try:
-        net: Any = LearnedPerceptualImagePatchSimilarity(net_type="vgg").net.to(device)
-    except OSError as error:
-        url = VGG16_Weights.IMAGENET1K_V1.url
-        raise ValueError(
-            f"LPIPS needs the VGG16 weights {url.rpartition('/')[2]} in {torch.hub.get_dir()}/checkpoints ({error}): "
-            f"download {url} on a machine with network access and copy the file there"
-        ) from error
-
-    def distance(images: Tensor, others: Tensor) -> Tensor:
-        # The metric itself raises on values outside [-1, 1], which decoded predictions have; its network does not.
-        distances: Tensor = net(images, others)
-        return distances.flatten()
-
-    return distance
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eval.download import RemoteFile
 from eval.files import sha256_of_file
 from eval.resize import resize
 
@@ -40,29 +40,25 @@ def automatic_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def published_inception() -> RemoteFile:
+    """torch-fidelity's weights, in the cache of torch.hub."""
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    return RemoteFile(URL_INCEPTION_V3, Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE, INCEPTION_SHA256)
+
+
 def inception_weights(path: Path | None) -> Path:
-    """Path of the weights: the given file, or torch-fidelity's, downloaded once to the cache of torch.hub.
+    """Path of the weights: the given file, or torch-fidelity's, downloaded once.
 
     Raises:
         FileNotFoundError: the given file does not exist, or the download failed.
     """
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
-    if path is not None:
-        if not path.is_file():
-            raise FileNotFoundError(f"no Inception weights at {path}: download {URL_INCEPTION_V3} to there")
-        return path
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
-    if not cached.exists():
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(cached), hash_prefix=INCEPTION_SHA256)
-        except (URLError, OSError) as error:
-            raise FileNotFoundError(
-                f"no Inception weights at {cached}, and the download failed ({error}): "
-                f"put {URL_INCEPTION_V3} there, or give the path of a local copy"
-            ) from error
-    return cached
+    published = published_inception()
+    if path is None:
+        return published.path if published.is_here() else published.fetch()
+    if not path.is_file():
+        raise FileNotFoundError(f"no Inception weights at {path}: download {published.url} to there")
+    return path
 
 
 def load_inception(path: Path) -> nn.Module:

@@ -106,9 +106,7 @@ def images_to_features(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     infos = look_up(images, cache_dir)
-    dims = [extractor_for(extractor, each).dim for each in croppings]
-    sizes = zip(croppings, dims, strict=True)
-    features = [empty_features(len(images) * each.count, dim, cache_dir) for each, dim in sizes]
+    features = [empty_features(len(images), extractor, each, cache_dir) for each in croppings]
     with (
         tqdm(total=len(images), desc=f"{extractor.name} features", unit="img", leave=False, disable=None) as bar,
         nullcontext(pool) if pool else ThreadPoolExecutor() as readers,
@@ -126,8 +124,11 @@ def images_to_features(
     return features
 
 
-def empty_features(rows: int, dim: int, folder: Path) -> np.ndarray:
-    """(rows, dim) float32, above `IN_MEMORY` in an unnamed file in ``folder``; OSError if there is no room for it."""
+def empty_features(images: int, extractor: FeatureExtractor, cropping: Cropping, folder: Path) -> np.ndarray:
+    """(images * cropping.count, dim) float32, above `IN_MEMORY` in an unnamed file in ``folder``; OSError if there is
+    no room for it.
+    """
+    rows, dim = images * cropping.count, extractor_for(extractor, cropping).dim
     size = rows * dim * np.dtype(np.float32).itemsize
     if size <= IN_MEMORY:
         return np.empty((rows, dim), np.float32)

@@ -73,12 +73,12 @@ def features_to_fid(x: np.ndarray, y: np.ndarray) -> float:
 class FixedReference:
     """The reference side of the distance, prepared once for many evaluations (the jackknife)."""
 
-    def __init__(self, features: np.ndarray) -> None:
-        """features: (m, dim) of the reference images."""
-        features = checked_features(features)
-        self.full_rank = len(features) > features.shape[1]
+    def __init__(self, reference: np.ndarray | Stats) -> None:
+        """reference: (m, dim) features of the reference images, or their moments."""
+        features = np.empty(0) if isinstance(reference, Stats) else checked_features(reference)
+        self.full_rank = isinstance(reference, Stats) or len(features) > features.shape[1]
         if self.full_rank:
-            stats = features_to_stats(features)
+            stats = reference if isinstance(reference, Stats) else features_to_stats(features)
             self.mean, self.trace, self.factor = stats.mean, float(np.trace(stats.cov)), cov_factor(stats)
         else:
             self.mean, self.factor = _feature_factor(features)

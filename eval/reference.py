@@ -1,7 +1,7 @@
 """Features of a reference set with the protocol they were extracted under, stored in one file.
 
 Scoring against such a file needs no reference images. The features are kept, not only their mean and covariance: KID
-and precision and recall need them. clean-fid's custom statistics can be read too.
+and precision and recall need them. Files of other libraries: `eval.library_statistics`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cleanfid
 import numpy as np
 
-from eval.crops import WHOLE
-from eval.extractors import INCEPTION_SHA256, Inception
 from eval.features import IN_MEMORY
+from eval.fid import Stats
 from eval.files import open_atomically
 
 COMPARED = ("extractor", "extractor_sha256", "resizing", "crops")  # must be equal on both sides of a score
@@ -28,26 +26,26 @@ DAMAGED = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)  # what 
 
 @dataclass(frozen=True)
 class Reference:
-    """Features (m, dim) float32 and their protocol.
+    """Features (m, dim) float32, or only their moments, and their protocol.
 
-    The protocol's keys are extractor, extractor_sha256, resizing, crops, source, n (number of images) and left_out
-    (number of images that were too small).
+    The protocol's keys are extractor, extractor_sha256, resizing, crops, source, n (number of images, None if unknown)
+    and left_out (number of images that were too small).
     """
 
-    features: np.ndarray
+    features: np.ndarray | Stats
     protocol: dict[str, Any]
 
 
 def save_reference(reference: Reference, path: Path) -> None:
-    """Write features and protocol to an .npz file."""
+    """Write features and protocol to an .npz file; ValueError if there are only moments."""
+    if isinstance(reference.features, Stats):
+        raise ValueError(f"{reference.protocol['source']} has no features to save, only their mean and covariance")
     with open_atomically(path) as file:
         np.savez(file, features=reference.features, protocol=np.array(json.dumps(reference.protocol)))
 
 
 def load_reference(path: Path, expected: Mapping[str, Any]) -> Reference:
     """The reference in a file of `save_reference`.
-
-    Statistics of other programs (mu, sigma) are refused: they do not record how they were computed.
 
     Raises:
         FileNotFoundError: no such file.
@@ -61,7 +59,8 @@ def load_reference(path: Path, expected: Mapping[str, Any]) -> Reference:
         raise FileNotFoundError(f"no reference at {path}") from None
     except DAMAGED as error:
         raise ValueError(
-            f"{path} holds no reference features with their protocol: create it with --save-reference"
+            f"{path} holds no reference features with their protocol: create it with --save-reference, or leave "
+            "statistics of clean-fid and torch-fidelity the names that these libraries give"
         ) from error
     require_comparable(reference, expected, str(path))
     return reference
@@ -85,43 +84,6 @@ def read_features(path: Path) -> np.ndarray:
         name, extra = struct.unpack("<HH", file.read(4))
     place = member.header_offset + 30 + name + extra + header
     return np.memmap(path, dtype, "r", place, shape, "F" if transposed else "C")
-
-
-def load_cleanfid_reference(name: str) -> Reference:
-    """The features that ``cleanfid.fid.make_custom_stats(name, folder, mode="clean")`` stored for KID.
-
-    Their protocol is Inception with its published weights, clean resizing to 299x299 and whole images. Compare it with
-    that of the generated images with `require_comparable`.
-
-    Raises:
-        FileNotFoundError: no statistics of that name.
-        ValueError: only mean and covariance are stored, or the file is damaged.
-    """
-    stem = Path(cleanfid.__file__).parent / "stats" / f"{name}_clean_custom_na".lower()
-    moments, kid = stem.with_name(f"{stem.name}.npz"), stem.with_name(f"{stem.name}_kid.npz")
-    advice = f'run cleanfid.fid.make_custom_stats("{name}", FOLDER, mode="clean")'
-    if not kid.is_file():
-        if moments.is_file():
-            raise ValueError(f"clean-fid has only mean and covariance for {name!r}, no features: {advice}")
-        raise FileNotFoundError(f"clean-fid has no statistics {name!r} ({kid}): {advice}")
-    try:
-        with np.load(kid, allow_pickle=False) as stored:
-            features = np.asarray(stored["feats"], dtype=np.float32)
-    except DAMAGED as error:
-        raise ValueError(f"{kid} holds no features: {advice}") from error
-    if features.ndim != 2 or features.shape[1] != Inception.dim:
-        raise ValueError(f"{kid} holds features of shape {features.shape}, expected (n, {Inception.dim}): {advice}")
-    protocol = {
-        "extractor": Inception.name,
-        # clean-fid ships the same network as TorchScript; this is the hash of torch-fidelity's file.
-        "extractor_sha256": INCEPTION_SHA256,
-        "resizing": f"clean, to {Inception.side}x{Inception.side}",
-        "crops": str(WHOLE),
-        "source": f"cleanfid:{name}",
-        "n": len(features),
-        "left_out": 0,
-    }
-    return Reference(features, protocol)
 
 
 def require_comparable(reference: Reference, expected: Mapping[str, Any], label: str) -> None:

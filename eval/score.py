@@ -11,7 +11,7 @@ import numpy as np
 from eval.crops import WHOLE, Cropping
 from eval.extractors import Inception, ViT
 from eval.features import FeatureExtractor
-from eval.fid import checked_features
+from eval.fid import Stats, checked_features
 from eval.kid import SUBSET_SIZE, SUBSETS
 from eval.other_metrics import (
     INCEPTION_SPLITS,
@@ -53,7 +53,7 @@ def check_names(also: Sequence[str]) -> None:
 
 def score_features(
     generated: np.ndarray,
-    reference: np.ndarray,
+    reference: np.ndarray | Stats,
     suffix: Literal["r", "b"],
     *,
     ids: Sequence[str] | None = None,
@@ -64,19 +64,18 @@ def score_features(
 
     Args:
         generated: (n * cropping.count, dim) features, the crops of an image adjacent, one image per prompt, n >= 3.
-        reference: (m, dim) features of real images ("r"), m >= 2, or of the same model's base-size images ("b"), one
-            for each generated image in the same order: KID and standard errors then treat the sides as paired.
+        reference: (m, dim) features of real images ("r"), m >= 2, or their moments, which give FID alone; or those of
+            the same model's base-size images ("b"), one for each generated image in the same order: a paired score.
         suffix: which reference it is.
         ids: one for each generated image, which `Estimate.minus` compares; 0 … n−1 if not given.
         cropping: what the rows are features of. A standard error leaves out all crops of an image together.
         also: more metrics of ``ALSO``; those that need no reference are computed by `score_alone`.
 
     Returns:
-        fid_S and kid_S (pfid_S, pkid_S for crops), each with _se and with _jackknife for `as_estimate`, and as
-        requested precision_r, recall_r, fid_infinity_r, kid_all_pairs_r and kid_subsets_r. The last two estimate the
-        same as kid_r, and the last has a standard deviation over subsets, _std, instead of _se. FID has a bias of
-        c / n: compare it at equal n only. If a side has more than `eval.uncertainty.MAXIMUM_ROWS`, KID is that of
-        random subsets, which kid_r_pairs says.
+        fid_S and kid_S (pfid_S, pkid_S for crops), each with _se and with _jackknife for `as_estimate`, and those of
+        ``also``: kid_all_pairs_r and kid_subsets_r estimate the same as kid_r, and the latter has a standard deviation
+        over subsets, _std, instead of _se. FID has a bias of c / n: compare it at equal n only. If a side has more
+        than `eval.uncertainty.MAXIMUM_ROWS`, KID is that of random subsets, which kid_r_pairs says.
 
     Raises:
         ValueError: unknown suffix or metric, too few images, different dimensions, values that are not finite, or with
@@ -88,14 +87,15 @@ def score_features(
     paired, images = suffix == "b", len(generated) // cropping.count
     if paired and (cropping != WHOLE or set(also) & {*COMPARED, KID_ALL_PAIRS, KID_SUBSETS}):
         raise ValueError("base-size images are compared whole, by FID and KID only")
+    require_features(reference, also)
     x, y = checked_pair(generated, reference, images)
     groups, ids = _of_crops(prompt_groups(images), ids, cropping.count)
     estimates = estimate_scores(x, y, groups, ids, also, paired=paired)
     prefix = "" if cropping == WHOLE else "p"
     scores = as_metrics({f"{prefix}{name}_{suffix}": estimate for name, estimate in estimates.items()})
-    if is_capped(len(x), len(y)):
+    if not isinstance(y, Stats) and is_capped(len(x), len(y)):
         scores[f"{prefix}kid_{suffix}_pairs"] = f"{SUBSETS} subsets of {SUBSET_SIZE}"
-    if KID_SUBSETS in also:
+    if not isinstance(y, Stats) and KID_SUBSETS in also:
         key = f"{prefix}{KID_SUBSETS}_{suffix}"
         scores[key], scores[f"{key}_std"] = kid_of_subsets(x, y)
     return scores
@@ -103,7 +103,7 @@ def score_features(
 
 def estimate_scores(
     x: np.ndarray,
-    y: np.ndarray,
+    y: np.ndarray | Stats,
     groups: Sequence[np.ndarray],
     ids: Sequence[str] | None,
     also: Sequence[str],
@@ -111,10 +111,10 @@ def estimate_scores(
     paired: bool,
 ) -> dict[str, Estimate]:
     """By name, all that have a standard error; arguments as in `estimate_fid` and `score_features`."""
-    found = {
-        "fid": estimate_fid(x, y, groups=groups, ids=ids, paired=paired),
-        "kid": estimate_kid(x, y, groups=groups, ids=ids, paired=paired),
-    }
+    found = {"fid": estimate_fid(x, y, groups=groups, ids=ids, paired=paired)}
+    if isinstance(y, Stats):
+        return found
+    found["kid"] = estimate_kid(x, y, groups=groups, ids=ids, paired=paired)
     if KID_ALL_PAIRS in also:
         found[KID_ALL_PAIRS] = estimate_kid(x, y, groups=groups, ids=ids, all_pairs=True)
     for name in also:
@@ -131,16 +131,26 @@ def _of_crops(
     return rows, None if ids is None else [name for name in ids for _ in range(count)]
 
 
-def checked_pair(generated: np.ndarray, reference: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
+def require_features(reference: np.ndarray | Stats, also: Sequence[str]) -> None:
+    """ValueError if a metric of ``also`` needs the features of a reference of which only moments are known."""
+    needing = [name for name in also if name in (*COMPARED, KID_ALL_PAIRS, KID_SUBSETS)]
+    if isinstance(reference, Stats) and needing:
+        raise ValueError(f"{', '.join(needing)} need the reference's features: it has only their mean and covariance")
+
+
+def checked_pair(
+    generated: np.ndarray, reference: np.ndarray | Stats, images: int
+) -> tuple[np.ndarray, np.ndarray | Stats]:
     """Both as they are; ValueError for too few images, values that are not finite, or different dimensions."""
     if images < MINIMUM_IMAGES:
         raise ValueError(f"a score needs at least {MINIMUM_IMAGES} generated images, not {images}: use more prompts")
-    if len(reference) < 2:
+    if not isinstance(reference, Stats) and len(reference) < 2:
         raise ValueError(f"a score needs at least 2 reference images, not {len(reference)}: add images")
-    x, y = checked_features(generated), checked_features(reference)
-    if x.shape[1] != y.shape[1]:
+    x, y = checked_features(generated), reference if isinstance(reference, Stats) else checked_features(reference)
+    dim = len(y.mean) if isinstance(y, Stats) else y.shape[1]
+    if x.shape[1] != dim:
         raise ValueError(
-            f"generated features have {x.shape[1]} dimensions and the reference {y.shape[1]}: "
+            f"generated features have {x.shape[1]} dimensions and the reference {dim}: "
             "extract both with the same extractor"
         )
     return x, y

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats as distributions
 
-from eval.fid import FixedReference, features_to_fid, features_to_stats, stats_to_fid, stats_without
+from eval.fid import FixedReference, Stats, features_to_fid, features_to_stats, stats_to_fid, stats_without
 from eval.kid import PairedSums, checked_sides, draw_subsets, group_pairs, kernel_sums, paired_group_pairs
 
 GROUPS = 20
@@ -105,7 +105,7 @@ def interval_of(value: float, se: float, groups: int, *, level: float = 0.95) ->
 
 def estimate_fid(
     x: np.ndarray,
-    y: np.ndarray,
+    y: np.ndarray | Stats,
     *,
     groups: Sequence[np.ndarray] | None = None,
     ids: Sequence[str] | None = None,
@@ -115,15 +115,16 @@ def estimate_fid(
 
     Args:
         x: (n, dim) features of generated images.
-        y: (m, dim) features of the reference.
+        y: (m, dim) features of the reference, or their moments if the sides are not paired.
         groups: indices of x to leave out together; `prompt_groups` if not given.
         ids: (n,) one for each row of x, the same for two methods on the same prompts; 0 … n−1 if not given.
         paired: x_i and y_i belong to the same prompt, so a group is left out on both sides; requires n = m.
     """
-    x, y = checked_sides(x, y, paired=paired)
+    if not isinstance(y, Stats):
+        x, y = checked_sides(x, y, paired=paired)
     groups = prompt_groups(len(x)) if groups is None else groups
     full_rank = len(x) - max(len(group) for group in groups) > x.shape[1]
-    if paired:
+    if paired and not isinstance(y, Stats):
         whole = features_to_fid(x, y)
         if full_rank:
             a, b = features_to_stats(x), features_to_stats(y)

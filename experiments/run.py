@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from eval.files import write_atomically
 from experiments.setup.command_line import command
 from experiments.setup.grid import Grid, read_grid
-from experiments.setup.launch import MULTIRUN, JobsFailed, launch
+from experiments.setup.launch import MULTIRUN, JobsFailed, Preparation, checked_configs, launch
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +49,18 @@ def launch_runs(arguments: Sequence[str]) -> Grid | None:
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     only_runs = len(overrides) + len(MULTIRUN & set(arguments)) == len(arguments)
     grid = read_grid(overrides) if only_runs else None
+    prepare: Preparation | None = fetch_weights
     if grid is not None and grid.side_by_side and len(grid.rows) > 1:
         from experiments.sampling.base_jobs import base_jobs
 
+        fetch_weights(checked_configs(grid), overrides)
+        prepare = None
         for line in base_jobs(grid):
             try:
                 launch(base_job, ["-m", *line])
             except JobsFailed as error:  # the jobs that need them try again, and fail each with its own record
                 log.warning("base samples: %s", error)
-    return launch(job, arguments)
+    return launch(job, arguments, prepare)
 
 
 def save_configuration(folder: Path, config: DictConfig) -> None:
@@ -66,6 +69,13 @@ def save_configuration(folder: Path, config: DictConfig) -> None:
     if HydraConfig.initialized():
         write_atomically(folder / "overrides.yaml", OmegaConf.to_yaml(HydraConfig.get().overrides.task))
         write_atomically(folder / "job.txt", f"{HydraConfig.get().runtime.output_dir}\n")
+
+
+def fetch_weights(configs: Sequence[DictConfig], overrides: Sequence[str]) -> None:
+    """Fetch what all runs lack, or say at once what is missing."""
+    from experiments.fetch.required import fetch_missing
+
+    fetch_missing(configs, overrides)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -3,6 +3,8 @@ readable.
 """
 
 import ast
+import importlib.metadata
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +19,7 @@ ORDER = [
     "experiments.scenes",
     "experiments.prompts",
     "experiments.setup",
+    "experiments.fetch",
     "experiments.cost",
     "experiments.sampling",
     "experiments.scoring",
@@ -86,6 +89,25 @@ def test_imports_go_down_only() -> None:
         if bad := violations(unit_of(module_of(path)) or "", path.read_text(encoding="utf-8")):
             found[str(path.relative_to(ROOT))] = bad
     assert found == {}
+
+
+def test_everything_imported_is_declared() -> None:
+    """In pyproject.toml: what `scalecrafter` imports in the dependencies, the rest there or in the extra benchmark."""
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    library = project["dependencies"]
+    benchmark = [*library, *project["optional-dependencies"]["benchmark"]]
+    providers = importlib.metadata.packages_distributions()
+    undeclared = {}
+    for path in SOURCES:
+        lines = library if path.relative_to(ROOT).parts[0] == "scalecrafter" else benchmark
+        declared = {re.split(r"[<>=\[ ]", line)[0].lower().replace("_", "-") for line in lines}
+        for name in {name.partition(".")[0] for name in imported_modules(path.read_text(encoding="utf-8"))}:
+            if name not in sys.stdlib_module_names | TOP_LEVEL:
+                found = {each.lower().replace("_", "-") for each in providers.get(name, [name])}
+                if not found & declared:
+                    undeclared.setdefault(name, str(path.relative_to(ROOT)))
+    assert undeclared == {}
 
 
 def test_no_circles() -> None:

@@ -99,9 +99,8 @@ def test_the_whole_job(save_pipeline, job, tmp_path, monkeypatch, family, method
 
 
 def test_the_papers_experiment(save_pipeline, laion):
-    """24 rows, Inception features, prompts of a manifest, and too few of those are an error."""
+    """Inception features, prompts of a manifest, and too few of those are an error."""
     grid = read_grid(["experiment=paper", f"prompts.path={laion / 'laion.jsonl'}"])
-    assert len(grid.rows) == 24
     config = compose_config(grid.rows[0].overrides)
     assert (config.prompts.source, config.prompts.limit) == ("manifest", "paper")
     assert config.metrics.extractor == "inception"

@@ -19,23 +19,15 @@ from tqdm import tqdm
 from baselines.clean_images import recomputed, window_gradient
 from baselines.method import Calls, Request
 from experiments.cost.counting import ELSEWHERE, Cost, cost_of, disk_needed, unet_inputs
+from experiments.cost.planned import PlannedRun, planned_runs
 from experiments.cost.probing import Probe, device_memory, device_name, probe, tokens_of
-from experiments.prompts import load_prompts
-from experiments.setup.architecture import Model, fake, open_architecture
-from experiments.setup.compose import compose_config, plain_values
-from experiments.setup.runs import Workload, base_workload, build_workload, resolve_limit
+from experiments.setup.architecture import Model, fake
+from experiments.setup.runs import Workload
 from scalecrafter.decode import tiled_decoding
 from scalecrafter.patching import replaced_attribute
-from scalecrafter.pipeline import check_size, check_unet, vae_scale_factor
+from scalecrafter.pipeline import vae_scale_factor
 
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run as far as its cost depends on it: without weights and without the texts of its prompts."""
-
-    workload: Workload
-    images: int
-    scored: bool
+H100 = 100e12  # FLOP/s that one is assumed to sustain in half precision; it was not measured
 
 
 @dataclass(frozen=True)
@@ -62,32 +54,6 @@ class Plan:
     def disk(self) -> int:
         """Bytes of all images, at most."""
         return disk_needed(self.run.workload.height, self.run.workload.width, self.run.images)
-
-
-def read_planned(overrides: Sequence[str]) -> PlannedRun:
-    """The run of a command line; a manifest of prompts may be missing if their number is given."""
-    config = compose_config(overrides)
-    values = plain_values(config)
-    workload = build_workload(config, values, open_architecture)
-    check_unet(workload.model.shape)
-    check_size(workload.model.shape, workload.height, workload.width)
-    limit = resolve_limit(values["prompts"]["limit"], workload.height, workload.width)
-    images = len(load_prompts(values["prompts"])) if limit is None else limit
-    return PlannedRun(workload, images, values["metrics"]["extractor"] is not None)
-
-
-def planned_runs(lines: Sequence[Sequence[str]]) -> list[PlannedRun]:
-    """The runs of command lines, after the base samples that their scores need, each once."""
-    found: list[PlannedRun] = []
-    base: dict[Any, PlannedRun] = {}
-    for line in lines:
-        run = read_planned(line)
-        found.append(run)
-        if run.scored:
-            needed = PlannedRun(base_workload(run.workload), run.images, scored=False)
-            key = needed.workload.model.source
-            base[key] = max(base.get(key, needed), needed, key=lambda each: each.images)
-    return [*base.values(), *found]
 
 
 def call_cost(workload: Workload, calls: Calls) -> Cost:
@@ -172,8 +138,8 @@ def plan_run(run: PlannedRun) -> Plan:
 def plan_text(lines: Sequence[Sequence[str]]) -> str:
     """A table of what the runs of these command lines would cost, and their sum; ValueError if none can be planned."""
     planned: list[Plan] = []
-    refused: list[str] = []
-    for run in tqdm(planned_runs(lines), desc="plan", unit="run", leave=False):
+    runs, refused = planned_runs(lines)
+    for run in tqdm(runs, desc="plan", unit="run", leave=False):
         try:
             planned.append(plan_run(run))
         except ValueError as error:
@@ -189,7 +155,21 @@ def plan_text(lines: Sequence[Sequence[str]]) -> str:
     table = pd.DataFrame([table_row(p, s) for p, s in zip(planned, seconds, strict=True)])
     hours = sum(s * p.run.images for p, s in zip(planned, seconds, strict=True)) / 3600
     shown = table.to_markdown(index=False, disable_numparse=True)
-    return "\n".join([shown, "", *notes(planned, probes, hours), *refused])
+    return "\n".join([total(planned, hours), "", shown, "", *notes(planned, probes), *refused])
+
+
+def h100_hours(planned: Sequence[Plan]) -> float:
+    """Of all images, on one that sustains `H100`."""
+    return sum(plan.flops * plan.run.images for plan in planned) / H100 / 3600
+
+
+def total(planned: Sequence[Plan], hours: float) -> str:
+    """The sum over all runs in one line."""
+    disk = sum(plan.disk for plan in planned) / 1e9
+    return (
+        f"Total: {brief(h100_hours(planned))} H100-hours (assumed to sustain {H100 / 1e12:.0f} TFLOP/s), "
+        f"{brief(hours)} hours on {device_name()}, {brief(disk)} GB of disk at most."
+    )
 
 
 def table_row(plan: Plan, seconds: float) -> dict[str, str]:
@@ -212,10 +192,10 @@ def brief(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def notes(planned: Sequence[Plan], probes: dict[Any, Probe], hours: float) -> list[str]:
-    """The sum, and what the numbers of the table mean on this machine."""
+def notes(planned: Sequence[Plan], probes: dict[Any, Probe]) -> list[str]:
+    """What the numbers of the table mean on this machine."""
     device, room = device_name(), f"{device_memory() / 1e9:.0f} GB"
-    found = [f"Total: {brief(hours)} hours, {brief(sum(p.disk for p in planned) / 1e9)} GB of disk at most."]
+    found = []
     for source, made in probes.items():
         dtype = next(p.run.workload.model.dtype for p in planned if p.run.workload.model.source == source)
         if made.timed:

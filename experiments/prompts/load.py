@@ -11,6 +11,7 @@ from typing import Any
 
 from experiments.scenes.renderer.scene import Scene, sample_scenes
 
+KINDS = {".json": "coco", ".tsv": "table"}  # files that are not one prompt per line
 ID = re.compile(r"[A-Za-z0-9_-]+")  # ids become file names
 
 
@@ -28,7 +29,7 @@ def load_prompts(source: dict[str, Any]) -> list[Prompt]:
 
     Args:
         source: the `prompts` node of the configuration: ``source`` ("scenes", "manifest" or "file"), ``limit``, and
-            ``seed`` of scenes or ``path`` of a file.
+            ``seed`` of scenes or ``path`` of a file: one prompt per line, or one of `KINDS` by its suffix.
 
     Raises:
         FileNotFoundError: no file at ``path``.
@@ -44,9 +45,12 @@ def load_prompts(source: dict[str, Any]) -> list[Prompt]:
         return [Prompt(f"{i:06d}", scene.caption, scene) for i, scene in enumerate(scenes)]
     if source.get("path") is None:
         raise ValueError("prompts.path is missing: a manifest, or a text file with one prompt per line")
+    path = Path(source["path"])
     if source["source"] == "manifest":
-        return read_manifest(Path(source["path"]), limit)
-    return read_lines(Path(source["path"]), limit)
+        return read_manifest(path, limit)
+    if path.suffix.lower() in KINDS:
+        return read_captions(path, limit)
+    return read_lines(path, limit)
 
 
 def read_lines(path: Path, limit: int | None) -> list[Prompt]:
@@ -56,6 +60,17 @@ def read_lines(path: Path, limit: int | None) -> list[Prompt]:
     if not texts:
         raise ValueError(f"{path} contains no prompts: write one per line")
     return [Prompt(f"{i:06d}", text) for i, text in enumerate(texts)]
+
+
+def read_captions(path: Path, limit: int | None) -> list[Prompt]:
+    """The first ``limit`` prompts of COCO's captions or a table; ValueError for a damaged file or too few."""
+    from experiments.prompts.captions import sampled_captions
+
+    file_bytes(path)  # says that there is no file
+    found = [Prompt(name, text) for name, text in sampled_captions(path)[:limit]]
+    if len(found) < (limit or 1):
+        raise ValueError(f"{path} contains {len(found)} prompts: lower prompts.limit")
+    return found
 
 
 def read_manifest(path: Path, limit: int | None) -> list[Prompt]:
@@ -104,7 +119,10 @@ def prompts_identity(source: dict[str, Any]) -> dict[str, Any]:
         return {"source": "scenes", "seed": source["seed"]}
     if source["source"] == "manifest":
         return {"source": "manifest", "sha256": manifest_identity(Path(source["path"]))}
-    return {"source": "file", "sha256": hashlib.sha256(file_bytes(Path(source["path"]))).hexdigest()}
+    path = Path(source["path"])
+    kind = KINDS.get(path.suffix.lower())
+    found = {"source": "file", "sha256": hashlib.sha256(file_bytes(path)).hexdigest()}
+    return found | ({"kind": kind} if kind else {})
 
 
 def manifest_identity(path: Path) -> str:

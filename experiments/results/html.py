@@ -99,7 +99,8 @@ def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, resu
     main = not name.startswith("ablate_")
     description = read_description(path)
     found = contrasts(table, description.expected, runs)
-    methods = {resolution: list(group["method"]) for resolution, group in table.groupby("resolution", sort=False)}
+    shown = table.drop_duplicates("run").groupby("resolution", sort=False)
+    methods = {resolution: list(group["method"]) for resolution, group in shown}
     galleries = [
         gallery_view(resolution, columns, methods[resolution], PROMPTS[main])
         for resolution, columns in gallery_columns(table, runs).items()

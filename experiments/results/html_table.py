@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results.reading import row_labels
+from experiments.results.reading import compared_groups, row_labels
 from experiments.results.score_table import COSTS, SCORES, SHARES
 
 HEADLINES = {"kid_r": "KID_r", "repetition": "copies beyond one", "seconds_per_image": "seconds per image"}
@@ -44,26 +44,26 @@ def table_cells(row: dict[str, Any], names: Iterable[str]) -> Cells:
 
 
 def table_view(table: pd.DataFrame) -> dict[str, Any]:
-    """Titles of the columns that are not empty, and the rows of each resolution."""
+    """Titles of the columns that are not empty, and the rows that are compared with each other."""
     titles = {name: title for name, title in (SCORES | SHARES | COSTS).items() if table[name].notna().any()}
     groups = []
-    for resolution, group in table.assign(label=row_labels(table)).groupby("resolution", sort=False):
+    for title, group in compared_groups(table.assign(label=row_labels(table))):
         rows = [
             {"label": row["label"], "method": row["method"], "cells": table_cells(row, titles)}
             for row in group.to_dict("records")
         ]
-        groups.append({"title": f"{resolution}, {group['size'].iloc[0]} pixels", "rows": rows})
+        groups.append({"title": f"{title}, {group['size'].iloc[0]} pixels", "rows": rows})
     return {"titles": titles, "groups": groups, "label": "variant" if table["variant"].any() else "method"}
 
 
 def headlines(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Direct inference against ScaleCrafter at each resolution that has both."""
     found = []
-    for resolution, group in table.groupby("resolution", sort=False):
+    for title, group in compared_groups(table):
         rows = {row["method"]: row for row in group.to_dict("records")}
         if {"direct", "scalecrafter"} <= rows.keys():
             names = [name for name in HEADLINES if group[name].notna().all()]
             before, after = (table_cells(rows[method], names) for method in ("direct", "scalecrafter"))
             values = [(HEADLINES[name], before[name], after[name]) for name in names]
-            found.append({"title": f"{resolution}, {group['size'].iloc[0]} pixels", "values": values})
+            found.append({"title": f"{title}, {group['size'].iloc[0]} pixels", "values": values})
     return found

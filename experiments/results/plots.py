@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from experiments.results.reading import CONTROLS, row_labels, without_corruptions
+from experiments.results.reading import CONTROLS, compared_groups, row_labels, without_corruptions
 from experiments.results.score_table import SCORES
 from experiments.results.style import CHART, COLUMN, INK, method_style, shades
 
@@ -82,11 +82,11 @@ def cost_frontier(table: pd.DataFrame) -> Figure:
     """KID_r against seconds per image, a panel per resolution, with two standard errors. The line is the Pareto
     frontier: a method above it is dominated by one on it.
     """
-    groups = list(methods_of(table).groupby("resolution", sort=False))
+    groups = compared_groups(methods_of(table))
     groups = [(name, group) for name, group in groups if len(group) > 1] or groups
     figure = Figure(figsize=(COLUMN * max(1.0, len(groups) / 2), 1.9), layout="constrained")
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
-    for axes, (resolution, group) in zip(panels, groups, strict=True):
+    for axes, (title, group) in zip(panels, groups, strict=True):
         for row in group.itertuples():
             look = method_style(row.method) | {
                 "linestyle": "",
@@ -100,7 +100,7 @@ def cost_frontier(table: pd.DataFrame) -> Figure:
         costs, scores = zip(*front, (high * 1.1, front[-1][1]), strict=True)
         axes.step(costs, scores, where="post", color=INK, alpha=0.5, linewidth=0.8, linestyle=":", zorder=0)
         axes.set_xlim(low / 1.1, high * 1.1)
-        axes.set_title(f"{resolution} ({group['size'].iloc[0]})")
+        axes.set_title(f"{title} ({group['size'].iloc[0]})")
         axes.set_xlabel("seconds per image")
     panels[0].set_ylabel(score_title("kid_r"))
     panels[0].axhline(0, color=INK, linewidth=0.5, alpha=0.4)

@@ -43,6 +43,21 @@ class RunRow:
     def size(self) -> str:
         return f"{self.run.height}x{self.run.width}"
 
+    @property
+    def group(self) -> str:
+        """Rows of one group are compared: those of a resolution and, if the grid varies it, a number of prompts."""
+        return ", ".join([self.run.resolution, *(part for part in self.variant.split(", ") if is_limit(part))])
+
+    def repeats(self, other: RunRow) -> bool:
+        """Whether two rows are one run with one number of prompts, as when two limits exceed the prompts there are."""
+        own, others = ([part for part in row.variant.split(", ") if not is_limit(part)] for row in (self, other))
+        return self.run.scores_file == other.run.scores_file and own == others
+
+
+def is_limit(option: str) -> bool:
+    """Whether a part of a row's variant is the number of prompts."""
+    return option.startswith("limit ")
+
 
 def run_rows(grid: Grid, open_: Callable[[ModelSource], Model] = open_model) -> list[RunRow]:
     """Every row with its run; raises before anything is sampled if one does not fit."""
@@ -52,11 +67,12 @@ def run_rows(grid: Grid, open_: Callable[[ModelSource], Model] = open_model) -> 
 def finished_rows(
     grid: Grid, open_: Callable[[ModelSource], Model] = open_architecture
 ) -> tuple[list[RunRow], list[str]]:
-    """The rows of a grid that are scored, and why each other one is missing.
+    """The rows of a grid that are scored, each once, and why each other one is missing.
 
     Without weights (`open_architecture`) a run is found by the identity that its folder records.
     """
-    done, missing = [], []
+    done: list[RunRow] = []
+    missing: list[str] = []
     for row in grid.rows:
         try:
             run = build_run(compose_config(row.overrides), open_)
@@ -70,7 +86,9 @@ def finished_rows(
         except (FileNotFoundError, DamagedScores) as reason:
             missing.append(str(reason))
         else:
-            done.append(RunRow(run, row.variant))
+            finished = RunRow(run, row.variant)
+            if not any(finished.repeats(other) for other in done):
+                done.append(finished)
     return done, missing
 
 
@@ -146,9 +164,16 @@ def without_corruptions(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["method"] == FLOOR) | ~table["method"].isin(CONTROLS)]
 
 
+def compared_groups(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The rows that are compared with each other, those of a resolution with the same number of prompts, titled."""
+    groups = list(table.groupby(["resolution", "n"], sort=False))
+    sizes = table.groupby("resolution")["n"].nunique()
+    return [(f"{name}, {n} prompts" if sizes[name] > 1 else name, group) for (name, n), group in groups]
+
+
 def gallery_columns(table: pd.DataFrame, runs: Path) -> dict[str, list[Column]]:
     """For each resolution the columns of its gallery; corrupted controls are left out."""
-    table = without_corruptions(table)
+    table = without_corruptions(table).drop_duplicates("run")
     found: dict[str, list[Column]] = {}
     for resolution, label, folder in zip(
         table["resolution"], row_labels(table), run_folders(table, runs), strict=True

@@ -13,7 +13,7 @@ import pandas as pd
 from eval.comparisons import indistinguishable_from_best, minimum_detectable_difference
 from eval.score import as_estimate
 from eval.uncertainty import Estimate
-from experiments.results.reading import CONTROLS, FLOOR, RunRow, read_scores
+from experiments.results.reading import CONTROLS, FLOOR, RunRow, compared_groups, read_scores
 from experiments.scenes import SEARCH_RECORD
 
 SCORES = {
@@ -28,7 +28,7 @@ SCORES = {
 EXCESS = {"kid_r": "KID_r − real", "pkid_r": "pKID_r − real"}  # shown; the CSV has the excess of every score
 SHARES = {"object_accuracy": "object ↑", "colour_accuracy": "colour ↑"}
 COSTS = {"seconds_per_image": "s/image", "unet_evaluations_per_image": "U-Net evals"}
-PER_SIZE = ("n", "reference", "crops", "crop_reference", "prompts_sha256")  # may differ between resolutions
+PER_GROUP = ("n", "reference", "crops", "crop_reference", "prompts_sha256")  # may differ between `RunRow.group`s
 LATEX = {"±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "−": r"$-$"}
 
 
@@ -40,9 +40,7 @@ def collect(rows: Sequence[RunRow]) -> pd.DataFrame:
     that the rows of its resolution could have shown.
     """
     scores = [read_scores(row.run.scores_file) for row in rows]
-    require_same_protocol(
-        [(str(row.run.folder), row.run.resolution, found) for row, found in zip(rows, scores, strict=True)]
-    )
+    require_same_protocol([(str(row.run.folder), row.group, found) for row, found in zip(rows, scores, strict=True)])
     lines = []
     for row, found in zip(rows, scores, strict=True):
         run = row.run
@@ -57,11 +55,11 @@ def collect(rows: Sequence[RunRow]) -> pd.DataFrame:
 
 
 def compare(table: pd.DataFrame, scores: Sequence[dict[str, Any]], name: str) -> pd.DataFrame:
-    """The columns of one score that compare rows of the same resolution."""
+    """The columns of one score that compare rows of the same resolution and number of prompts."""
     found = pd.DataFrame(index=table.index)
     found[f"{name}_excess"] = found[f"{name}_excess_se"] = found[f"{name}_mdd"] = np.nan
     found[f"{name}_best"] = False
-    for _, group in table.groupby("resolution"):
+    for _, group in compared_groups(table):
         estimates = {i: as_estimate(scores[i], name) for i in group.index if f"{name}_jackknife" in scores[i]}
         floors = [i for i in estimates if table["method"][i] == FLOOR]
         for i in estimates if floors else []:
@@ -82,13 +80,13 @@ def detectable_difference(estimates: Sequence[Estimate]) -> float:
 
 
 def require_same_protocol(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
-    """ValueError naming two rows (name, resolution, scores) that differ in how they were scored. The number of images,
-    the reference and the crops have to be the same within a resolution.
+    """ValueError naming two rows (name, group, scores) that differ in how they were scored. The number of images, the
+    reference and the crops have to be the same within a group.
     """
     seen: dict[tuple[str, str], tuple[str, Any]] = {}
-    for name, resolution, scores in rows:
+    for name, group, scores in rows:
         for key, value in {"n": scores["n"], **scores["protocol"]}.items():
-            scope = resolution if key in PER_SIZE else ""
+            scope = group if key in PER_GROUP else ""
             other, expected = seen.setdefault((key, scope), (name, value))
             if value != expected:
                 raise ValueError(f"{other} and {name} cannot share a table: {key} is {expected} and {value}")
@@ -153,14 +151,14 @@ def note(table: pd.DataFrame) -> str:
 def resolution_note(table: pd.DataFrame) -> str:
     """The smallest differences that would be found with 80% power."""
     parts = []
-    for resolution, group in table.groupby("resolution", sort=False):
+    for title, group in compared_groups(table):
         shown = [
             f"{SCORES[name].removesuffix(' ↓')} {group[f'{name}_mdd'].max():.2g}"
             for name in ("kid_r", "pkid_r", "repetition")
             if group[f"{name}_mdd"].notna().any()
         ]
         if shown:
-            parts.append(f"{resolution}: {', '.join(shown)}")
+            parts.append(f"{title}: {', '.join(shown)}")
     return f"Detectable with 80% power: differences of {'; '.join(parts)}." if parts else ""
 
 
@@ -180,7 +178,7 @@ def search_note(table: pd.DataFrame, record: Path = SEARCH_RECORD) -> str:
 
 def prompt_counts(table: pd.DataFrame) -> str:
     """How many prompts each run has, in words."""
-    counts = dict(zip(table["resolution"], table["n"], strict=True))
-    if len(set(counts.values())) == 1:
+    if table["n"].nunique() == 1:
         return f"{table['n'].iloc[0]} prompts per run"
-    return "prompts per run: " + ", ".join(f"{n} at {resolution}" for resolution, n in counts.items())
+    counts = table.groupby("resolution", sort=False)["n"].unique().items()
+    return "prompts per run: " + ", ".join(f"{' and '.join(map(str, n))} at {resolution}" for resolution, n in counts)

@@ -13,6 +13,7 @@ import numpy as np
 
 from eval.crops import WHOLE, Cropping, parse_crops
 from eval.features import FeatureExtractor, crop_extractor, images_to_features
+from eval.fid import Stats
 from eval.image_sets import captions, find_images
 from eval.images import ImageFile
 from eval.index import look_up, require_one_size
@@ -30,7 +31,7 @@ class Scorer:
 
     extractor: FeatureExtractor
     cropping: Cropping
-    reference: np.ndarray
+    reference: np.ndarray | Stats
     also: list[str]
     cache: Path
 
@@ -57,7 +58,7 @@ def score_folders(options: argparse.Namespace) -> dict[str, Any]:
             f"{extractor.name} compares crops in another feature space than whole images: leave out --whole-reference"
         )
     croppings = [WHOLE if options.whole_reference else cropping]
-    check_reference(spec, croppings, options.cache, size)
+    check_reference(spec, extractor, croppings, options.cache, size, options.also)
     (reference,) = reference_features(spec, extractor, croppings, options.cache, size)
     if options.save_reference:
         save_reference(reference, options.save_reference)

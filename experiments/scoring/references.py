@@ -13,32 +13,43 @@ import numpy as np
 
 from eval.crops import WHOLE, Cropping
 from eval.features import FeatureExtractor, images_to_features
+from eval.fid import Stats
 from eval.image_sets import find_images
 from eval.images import LazyImage
 from eval.index import look_up
-from eval.reference import Reference, load_cleanfid_reference, load_reference, require_comparable
+from eval.library_statistics import is_library_file, load_cleanfid_reference, load_library_reference
+from eval.reference import Reference, load_reference, require_comparable
+from eval.score import require_features
 from experiments.scenes.rendered import rendered_images
 from experiments.scoring.feature_spaces import protocol_of
 from experiments.setup.runs import ReferenceSpec
 
 SCENES = "scenes"  # rendered at the size of the generated images
+STORED = (".npz", ".pt")  # files of --save-reference, and those of `eval.library_statistics`
 CLEANFID = "cleanfid:"  # followed by the name of clean-fid's custom statistics
 
 
 def check_reference(
-    spec: ReferenceSpec, croppings: Sequence[Cropping], cache_dir: Path, size: tuple[int, int]
+    spec: ReferenceSpec,
+    extractor: FeatureExtractor,
+    croppings: Sequence[Cropping],
+    cache_dir: Path,
+    size: tuple[int, int],
+    also: Sequence[str] = (),
 ) -> None:
-    """Raise before anything is sampled if there is no reference for images of ``size``, or one with too few images.
+    """Raise before anything is sampled if there is no reference for images of ``size``, or none that serves.
+
+    Args:
+        also: more metrics than FID and KID, see `eval.score`.
 
     Raises:
         FileNotFoundError: nothing at ``spec.source``.
-        ValueError: fewer than ``spec.minimum_count`` images for a cropping.
+        ValueError: fewer than ``spec.minimum_count`` images for a cropping, or a stored reference that was made under
+            another protocol or cannot give these metrics.
     """
-    if spec.source.startswith(CLEANFID):
-        require_enough(spec, len(load_cleanfid_reference(spec.source.removeprefix(CLEANFID)).features), WHOLE)
-    elif is_features(spec):
-        if not Path(spec.source).is_file():
-            raise FileNotFoundError(f"no reference at {spec.source}")
+    if is_stored(spec):
+        for cropping in croppings:
+            require_features(stored_reference(spec, protocol_of(extractor, cropping)).features, also)
     elif spec.source == SCENES:
         require_enough(spec, spec.count, WHOLE)
     else:
@@ -48,13 +59,8 @@ def check_reference(
 
 
 def is_stored(spec: ReferenceSpec) -> bool:
-    """Whether there are features instead of images."""
-    return is_features(spec) or spec.source.startswith(CLEANFID)
-
-
-def is_features(spec: ReferenceSpec) -> bool:
-    """Whether the source is a file of `eval.reference` instead of images."""
-    return spec.source.endswith(".npz")
+    """Whether the source is features or statistics instead of images."""
+    return spec.source.startswith(CLEANFID) or spec.source.endswith(STORED)
 
 
 def reference_images(spec: ReferenceSpec, height: int, width: int) -> Sequence[LazyImage]:
@@ -130,8 +136,9 @@ def large_enough(
     return [image for image, _ in pairs], digest
 
 
-def require_enough(spec: ReferenceSpec, count: int, cropping: Cropping, reason: str = "") -> None:
-    if count < max(2, spec.minimum_count):
+def require_enough(spec: ReferenceSpec, count: int | None, cropping: Cropping, reason: str = "") -> None:
+    """ValueError for too few images; statistics may not say how many they come from."""
+    if count is not None and count < max(2, spec.minimum_count):
         raise ValueError(
             f"the reference {spec.source} has {count} images for {cropping}{reason}: a score needs at least "
             f"{max(2, spec.minimum_count)} (metrics.reference_minimum)"
@@ -139,17 +146,23 @@ def require_enough(spec: ReferenceSpec, count: int, cropping: Cropping, reason: 
 
 
 def stored_reference(spec: ReferenceSpec, expected: dict[str, Any]) -> Reference:
-    """Features from a file of `eval.reference` or from clean-fid, refused under another protocol."""
+    """From a file of `eval.reference` or of another library, refused under another protocol."""
+    path = Path(spec.source)
     if spec.source.startswith(CLEANFID):
         stored = load_cleanfid_reference(spec.source.removeprefix(CLEANFID))
-        require_comparable(stored, expected, spec.source)
+    elif is_library_file(path):
+        stored = load_library_reference(path)
     else:
-        stored = load_reference(Path(spec.source), expected)
+        stored = load_reference(path, expected)
+    require_comparable(stored, expected, spec.source)
     require_enough(spec, stored.protocol["n"], WHOLE)
     if "sha256" in stored.protocol:
         return stored
-    digest = hashlib.sha256(np.ascontiguousarray(stored.features)).hexdigest()
-    return Reference(stored.features, stored.protocol | {"sha256": digest})
+    found = stored.features
+    digest = hashlib.sha256()
+    for part in (found.mean, found.cov) if isinstance(found, Stats) else (found,):
+        digest.update(np.ascontiguousarray(part))
+    return Reference(found, stored.protocol | {"sha256": digest.hexdigest()})
 
 
 def readers(spec: ReferenceSpec) -> AbstractContextManager[Executor | None]:

@@ -74,8 +74,11 @@ def check_scorable(run: Run) -> None:
     if metrics.repetition not in (None, *REPETITIONS):
         raise ValueError(f"metrics.repetition is null, {' or '.join(REPETITIONS)}, not {metrics.repetition!r}")
     check_names(metrics.also)
-    croppings = croppings_of(run, extractor_of(run))
-    check_reference(metrics.reference, croppings, features_cache(run), (run.height, run.width))
+    extractor = extractor_of(run)
+    size = run.height, run.width
+    check_reference(
+        metrics.reference, extractor, croppings_of(run, extractor), features_cache(run), size, metrics.also
+    )
 
 
 def extractor_of(run: Run) -> FeatureExtractor:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from eval.corruptions import CORRUPTIONS, corrupt
 from eval.crops import WHOLE, Cropping, parse_crops
 from eval.features import FeatureExtractor, crop_extractor, images_to_features
+from eval.fid import Stats
 from eval.images import LazyImage
 from eval.score import as_estimate, score_features
 from eval.uncertainty import Estimate, estimate_mean
@@ -108,7 +109,7 @@ class SceneScorer:
     scenes: Sequence[RenderedImage]
     extractor: FeatureExtractor
     croppings: Sequence[Cropping]
-    references: Sequence[np.ndarray]
+    references: Sequence[np.ndarray | Stats]
     cache: Path
 
     def scores(self, images: Sequence[LazyImage]) -> dict[str, Estimate]:

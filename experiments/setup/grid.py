@@ -51,10 +51,10 @@ class Grid:
     plot: dict[str, Any] | None
 
 
-def named_experiment(overrides: Sequence[str]) -> list[str]:
-    """The overrides with an experiment, `DEFAULT` where they name none."""
+def named_experiment(overrides: Sequence[str], default: str = DEFAULT) -> list[str]:
+    """The overrides with an experiment, ``default`` where they name none."""
     named = any(line.lstrip("+").startswith("experiment=") for line in overrides)
-    return list(overrides) if named else [f"experiment={DEFAULT}", *overrides]
+    return list(overrides) if named else [f"experiment={default}", *overrides]
 
 
 def read_grid(overrides: Sequence[str]) -> Grid:

@@ -38,6 +38,7 @@ MULTIRUN = {"-m", "--multirun"}
 log = logging.getLogger(__name__)
 
 Job = Callable[[DictConfig], None]
+Preparation = Callable[[Sequence[DictConfig], Sequence[str]], None]
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,20 @@ class JobsFailed(ValueError):
         self.grid, self.all_failed = grid, all_failed
 
 
-def launch(job: Job, arguments: Sequence[str]) -> Grid | None:
+def launch(job: Job, arguments: Sequence[str], prepare: Preparation | None = None) -> Grid | None:
     """Run ``job`` as Hydra does, once or for each row of the grid.
 
     Args:
         job: takes the configuration of one run.
         arguments: of the command line, Hydra's own options included.
+        prepare: called once before the first job, with the configuration of each row and the overrides.
 
     Returns:
         The rows that were run; None if the arguments only ask for information (``--help``, ``--cfg job``).
 
     Raises:
         ValueError: before anything runs, with one line, if the configuration is wrong.
+        FileNotFoundError: before anything runs, if ``prepare`` raises it.
         JobsFailed: after the other jobs, naming those that failed.
     """
     app = hydra.main(config_path=str(schema.CONF), config_name="config", version_base=VERSION_BASE)(with_outcome(job))
@@ -79,8 +82,9 @@ def launch(job: Job, arguments: Sequence[str]) -> Grid | None:
     grid = read_grid(overrides)
     if (rank := torchrun_rank()) is not None:
         grid = replace(grid, output=grid.output / f"rank-{rank[0]}")
-    for row in grid.rows:
-        plain_values(compose_config(row.overrides))
+    configs = checked_configs(grid)
+    if prepare is not None:
+        prepare(configs, overrides)
     multirun = grid.multirun or len(grid.rows) > 1 or bool(MULTIRUN & set(arguments))
     # The folder is settled here, where its outcomes are read afterwards.
     settled = [f"hydra.run.dir='{grid.output}'", *([] if grid.skip is None else [skip_override(grid.skip)])]
@@ -94,6 +98,14 @@ def launch(job: Job, arguments: Sequence[str]) -> Grid | None:
     ordered = sorted(folders, key=lambda path: (len(path.name), path.name))
     report_failures(grid, [read_outcome(path) for path in ordered])
     return grid
+
+
+def checked_configs(grid: Grid) -> list[DictConfig]:
+    """The configuration of each row; ValueError, with one line, if one is wrong."""
+    configs = [compose_config(row.overrides) for row in grid.rows]
+    for config in configs:
+        plain_values(config)
+    return configs
 
 
 def with_outcome(job: Job) -> Job:

@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, Sta
 
 from experiments.scenes import WEIGHTS
 from experiments.setup.processes import own_device
-from experiments.setup.weights import RESTORE, fetch, locate_vae, locate_weights, weights_digest
+from experiments.setup.weights import RESTORE, HubFolder, locate_vae, locate_weights, weights_digest
 from scalecrafter.pipeline import dtype_argument, training_size
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -66,6 +66,12 @@ class ModelSource:
     def locate(self) -> Path:
         """Folder or file of the weights; see `locate_weights`."""
         return locate_weights(self.path, self.id, self.revision, self.variant)
+
+    def remote_config(self) -> HubFolder | None:
+        """The architecture of a single-file checkpoint on the hub, if it comes from there."""
+        if self.config:
+            return HubFolder(self.config, "model.config=DIR", weights=False)
+        return HubFolder(self.id, "model.config=DIR", self.revision, weights=False) if self.id else None
 
     def digest(self) -> str:
         """SHA-256 over the weight files, without loading them."""
@@ -143,8 +149,8 @@ def load_folder(source: ModelSource, folder: Path, dtype: str) -> Any:
 def load_file(source: ModelSource, file: Path, dtype: str) -> Any:
     if source.config and Path(source.config).is_dir():
         folder = Path(source.config)
-    elif name := source.config or source.id:
-        folder = fetch(name, None if source.config else source.revision, None, "model.config=DIR")
+    elif remote := source.remote_config():
+        folder = remote.fetch()
     else:
         raise ValueError(
             f"{file} is a single file: give model.config, folder or hub id of a pipeline of its architecture"

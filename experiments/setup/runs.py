@@ -21,7 +21,7 @@ from experiments.setup.models import ModelSource
 from experiments.setup.processes import Shard, shard_of_process
 from scalecrafter.pipeline import training_size
 
-PAPER_LIMIT = "paper"
+PAPER_LIMIT, SHORT_LIMIT = "paper", "1k"
 
 
 @dataclass(frozen=True)
@@ -218,11 +218,13 @@ def target_size(resolution: dict[str, Any], pipe: Any) -> tuple[int, int]:
 
 
 def resolve_limit(limit: int | str | None, height: int, width: int) -> int | None:
-    """How many prompts; "paper" is the paper's number, 30,000 up to 1024x1024 and 10,000 above."""
+    """How many prompts; "paper" is the paper's number, 30,000 up to 1024x1024 and 10,000 above, "1k" is 1,000."""
     if limit == PAPER_LIMIT:
         return 30_000 if height * width <= 1024**2 else 10_000
+    if limit == SHORT_LIMIT:
+        return 1_000
     if isinstance(limit, str):
-        raise ValueError(f"prompts.limit is a number, null or {PAPER_LIMIT}, not {limit!r}")
+        raise ValueError(f"prompts.limit is a number, null, {PAPER_LIMIT} or {SHORT_LIMIT}, not {limit!r}")
     return limit
 
 

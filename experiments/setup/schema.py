@@ -73,7 +73,7 @@ class PromptsConfig:
     source: str = MISSING  # scenes, file or manifest
     path: str | None = None
     seed: int = 1  # of random scenes
-    limit: int | str | None = None  # a number; null for all; paper: 30000 up to 1024x1024, 10000 above
+    limit: int | str | None = None  # a number; null for all; paper: 30000 up to 1024x1024, 10000 above; 1k: 1000
 
 
 @dataclass
@@ -83,7 +83,7 @@ class MetricsConfig:
     extractor: str | None = None  # null: do not score
     weights: str | None = None  # file of inception; folder or hub id of dinov2 and clip; null: the published ones
     resize: str = "clean"  # to the extractor's input: clean (antialiased) or legacy
-    reference: str = "scenes"  # folder, run, tar shards, .npz of --save-reference, cleanfid:NAME, or scenes (rendered)
+    reference: str = "scenes"  # folder, run, tar shards, stored features (docs/evaluation.md), or scenes (rendered)
     reference_count: int = 512  # of rendered scenes
     reference_seed: int = 2
     reference_minimum: int = 100  # images that a reference needs at least, for whole images and for crops alike
@@ -119,7 +119,7 @@ class ScaleCrafterConfig:
 
 @dataclass
 class MultiDiffusionConfig:
-    stride: int | None = None  # latent pixels
+    stride: float | None = None  # latent pixels; below 1: share of the window; null: an eighth
     circular: bool = False
     crop_coordinates: bool = False
     window_batch: int = 8

@@ -9,16 +9,107 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from eval.files import sha256_of_file, write_atomically
 from experiments.scenes import WEIGHTS
 
 TEXTS = ("*.json", "*.txt")
+UNWANTED = ["safety_checker/*"]
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 RESTORE = "restore it with `git checkout -- experiments/scenes/weights`"
+
+
+@dataclass(frozen=True)
+class HubFolder:
+    """The configuration and safetensors of a repository on the Hugging Face Hub, in its local cache: no pickles, and
+    no code.
+
+    Args:
+        name: id of the repository.
+        option: how to name a local copy instead, for error messages.
+        revision: commit; None: the latest.
+        variant: of the weight files, as "fp16".
+        weights: False: the configuration alone.
+    """
+
+    name: str
+    option: str
+    revision: str | None = None
+    variant: str | None = None
+    weights: bool = True
+
+    @property
+    def wanted(self) -> list[str]:
+        """Patterns of file names."""
+        names = f"*.{self.variant}.safetensors" if self.variant else "*model.safetensors"
+        return [*TEXTS, *([names] if self.weights else [])]
+
+    def is_here(self) -> bool:
+        """Whether the cache has all of it."""
+        try:
+            self.snapshot(local_files_only=True)
+        except Exception:  # the hub's library has many kinds, and those of its HTTP library
+            return False
+        return True
+
+    def size(self) -> int:
+        """Bytes that are missing, as the hub says; OSError if it cannot be asked."""
+        from huggingface_hub import HfApi, try_to_load_from_cache
+        from huggingface_hub.hf_api import RepoFile
+        from huggingface_hub.utils import filter_repo_objects
+
+        try:
+            tree = HfApi().list_repo_tree(self.name, recursive=True, revision=self.revision)
+            found = {item.path: item.size for item in tree if isinstance(item, RepoFile)}
+        except Exception as error:
+            raise OSError(str(error)) from error
+        wanted = filter_repo_objects(found, allow_patterns=self.wanted, ignore_patterns=UNWANTED)
+        missing = [
+            path
+            for path in wanted
+            if not isinstance(try_to_load_from_cache(self.name, path, revision=self.revision), str)
+        ]
+        return sum(found[path] for path in missing)
+
+    def fetch(self) -> Path:
+        """The folder, after downloading what is missing of it. Damaged files are renamed, to end in ".damaged", and
+        downloaded again.
+
+        Raises:
+            FileNotFoundError: it is not complete, and cannot be downloaded.
+        """
+        try:
+            folder = self.snapshot()
+            if damaged := self.damaged(folder):
+                for path in damaged:
+                    path.rename(path.with_name(f"{path.name}.damaged"))
+                folder = self.snapshot()
+        except Exception as error:
+            command = f"hf download {self.name}" + (f" --revision {self.revision}" if self.revision else "")
+            files = " ".join(f"--include '{pattern}'" for pattern in self.wanted)
+            raise FileNotFoundError(
+                f"{self.name} is not in the local cache and cannot be fetched ({type(error).__name__}): on a machine "
+                f"with network access run `{command} {files}`, copy the folder it prints, and pass it as {self.option}"
+            ) from error
+        return folder
+
+    def snapshot(self, **options: Any) -> Path:
+        from huggingface_hub import snapshot_download
+
+        options |= {"allow_patterns": self.wanted, "ignore_patterns": UNWANTED}
+        return Path(snapshot_download(self.name, revision=self.revision, **options))
+
+    def damaged(self, folder: Path) -> list[Path]:
+        """Files of the cache whose contents are not those that their name promises, which is the hub's SHA-256."""
+        files = [path.resolve() for path in folder.rglob("*.safetensors") if path.is_symlink()]
+        named = [path for path in files if re.fullmatch("[0-9a-f]{64}", path.name)]
+        return [path for path in named if file_digest(path) != path.name]
 
 
 def locate_weights(
@@ -39,7 +130,7 @@ def locate_weights(
     if path is None and repository is None:
         raise ValueError("model.path is missing: give the folder of a pipeline, or a model that has an id")
     if path is None:
-        return fetch(str(repository), revision, variant, "model.path=DIR")
+        return HubFolder(str(repository), "model.path=DIR", revision, variant).fetch()
     place = Path(path)
     if place.suffix in PICKLES:
         raise ValueError(f"{place} is a pickle, which can execute arbitrary code: convert it to safetensors")
@@ -51,29 +142,7 @@ def locate_weights(
 
 def locate_vae(name: str) -> Path:
     """Folder of an autoencoder, local or on the hub."""
-    return Path(name) if Path(name).is_dir() else fetch(name, None, None, "model.vae=DIR")
-
-
-def fetch(repository: str, revision: str | None, variant: str | None, option: str) -> Path:
-    """Snapshot folder of a hub repository's configuration and safetensors, from the local cache or the network.
-
-    Args:
-        option: how to name a local copy instead, for the error message.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    weights = f"*.{variant}.safetensors" if variant else "*model.safetensors"
-    wanted, unwanted = [*TEXTS, weights], ["safety_checker/*"]
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        command = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
-        files = " ".join(f"--include '{pattern}'" for pattern in wanted)
-        raise FileNotFoundError(
-            f"{repository} is not in the local cache and cannot be fetched ({type(error).__name__}): on a machine "
-            f"with network access run `{command} {files}`, copy the folder it prints, and pass it as {option}"
-        ) from error
+    return Path(name) if Path(name).is_dir() else HubFolder(name, "model.vae=DIR").fetch()
 
 
 def weights_digest(place: Path, vae: Path | None = None) -> str:

@@ -107,6 +107,15 @@ def test_default_stride_is_an_eighth_of_the_window(pipe):
     assert len(MultiDiffusion().windows(pipe, 64, 64)) == 9 * 9
 
 
+def test_a_stride_below_one_is_a_share_of_the_window(pipe):
+    """With the same identity and image as the pixels that it gives, here of windows of 8x8."""
+    share, pixels = MultiDiffusion(stride=0.5), MultiDiffusion(stride=4)
+    assert share.describe(pipe, 64, 64) == pixels.describe(pipe, 64, 64)
+    assert np.array_equal(generate(share, pipe, steps=1), generate(pixels, pipe, steps=1))
+    assert MultiDiffusion(stride=0.01).strides(pipe) == (1, 1)
+    assert MultiDiffusion(stride=4.0).describe(pipe, 64, 64)["stride"] == [4, 4]
+
+
 def test_windows_share_ancestral_noise(pipe):
     pipe.scheduler = EulerAncestralDiscreteScheduler.from_config(pipe.scheduler.config)
     images = [generate(method, pipe, size=(32, 32)) for method in (MultiDiffusion(4), Direct())]
@@ -150,6 +159,7 @@ def test_invalid_strides_sizes_and_batches_raise(pipe):
     for method, size, message in (
         (MultiDiffusion(stride=9), (64, 64), "stride must be 1 to 8"),
         (MultiDiffusion(stride=0), (64, 64), "stride must be 1 to 8"),
+        (MultiDiffusion(stride=2.5), (64, 64), "whole latent pixels, or a share of the window below 1, not 2.5"),
         (MultiDiffusion(), (1024, 16), "larger than the latent"),
         (MultiDiffusion(), (62, 64), "divisible by 4"),
         (MultiDiffusion(window_batch=0), (64, 64), "window_batch"),

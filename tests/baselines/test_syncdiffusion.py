@@ -13,9 +13,10 @@ from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from baselines.clean_images import recomputed, window_gradient, without_overflow
 from baselines.direct import Direct
+from baselines.lpips import lpips_vgg
 from baselines.method import Request, Sampler
 from baselines.multidiffusion import MultiDiffusion
-from baselines.syncdiffusion import SyncDiffusion, lpips_vgg
+from baselines.syncdiffusion import SyncDiffusion
 from baselines.windows import Windows
 from experiments.scenes.scene_features import SceneDistance
 from tests.tiny import generate, tiny_sdxl_pipeline, unet_inputs

@@ -16,7 +16,8 @@ from experiments.cost import planning as plan_module
 from experiments.cost import probing as probe_module
 from experiments.cost.counting import Cost, HeldMemory, cost_of, counted_evaluations, unet_inputs
 from experiments.cost.measuring import unet_memory
-from experiments.cost.planning import plan_run, plan_text, read_planned
+from experiments.cost.planned import planned_runs, read_planned
+from experiments.cost.planning import h100_hours, plan_run, plan_text
 from experiments.cost.probing import Probe
 from experiments.setup.architecture import fake, load_architecture, open_architecture
 from experiments.setup.compose import compose_config
@@ -206,8 +207,8 @@ def test_a_plan_lists_every_run_and_samples_nothing(tiny, tmp_path, capsys, rate
 
 def test_the_papers_table_is_planned_without_weights_or_prompts(rate):
     """Two of its runs, at their true size."""
-    line = ["experiment=paper", "model=sd21", "prompts.path=/nowhere", "resolution=x4"]
-    grid = read_grid([*line, "method=scalecrafter,multidiffusion"])
+    line = ["experiment=paper", "model=sd21", "prompts.path=/nowhere", "resolution=x4", "multidiffusion.stride=null"]
+    grid = read_grid([*line, "method=scalecrafter,multidiffusion", "prompts.limit=paper", "experiment.skip=[]"])
     text = plan_text([row.overrides for row in grid.rows])
     rows = [[part.strip() for part in line.split("|")] for line in text.splitlines() if line.startswith("| x")]
     assert [row[1:4] for row in rows] == [
@@ -223,6 +224,43 @@ def test_the_papers_table_is_planned_without_weights_or_prompts(rate):
     assert base == pytest.approx(2 * (50 * 2 * (339e9 + products) + 1240e9) / 1e12, rel=0.03)
     assert 4 * base < large < 8 * base  # attention grows with the square
     assert windows == pytest.approx(81 * base, rel=0.2)
+
+
+def test_every_image_is_counted_once(tiny):
+    """A row with fewer prompts has the first images of another, and one at the training size may be the base."""
+    base = "method=direct", "resolution=x1"
+    lines = [["method=direct", "prompts.limit=3"], ["method=direct", "prompts.limit=9"], ["method=direct", "seed=1"]]
+    runs, refused = planned_runs([[*tiny, *line] for line in (base, *lines)])
+    found = [(run.workload.resolution, run.images, run.source["seed"]) for run in runs]
+    assert found == [("x1", 9, 0), ("x1", 4, 1), ("x4", 9, 0), ("x4", 4, 1)]
+    assert refused == []
+
+
+def test_a_row_that_cannot_be_built_stops_no_other(tiny, rate):
+    text = plan_text([[*tiny, "method=direct", f"model.path={path}"] for path in ("/gone", tiny[1].split("=")[1])])
+    assert "| x4 64x64" in text
+    assert text.splitlines()[-1].startswith("no pipeline folder at /gone, and no architecture is known for folder")
+
+
+def test_the_sum_comes_first_in_hours_of_an_h100(tiny, rate):
+    lines = [[*tiny, f"method={name}", "prompts.limit=1000000"] for name in ("direct", "upscale")]
+    plans = [plan_run(run) for run in planned_runs(lines)[0]]
+    hours = sum(plan.flops for plan in plans) * 1e6 / 100e12 / 3600
+    first = plan_text(lines).splitlines()[0]
+    assert first.startswith(f"Total: {hours:.3g} H100-hours (assumed to sustain 100 TFLOP/s), ")
+    assert f" {50 * hours:.3g} hours on " in first  # at 2 TFLOP/s
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("experiment", "most"), [("paper", 1000), ("paper_1k", 60)])
+def test_a_lab_can_afford_the_papers_comparison(experiment, most):
+    """Of Stable Diffusion 1.5 at its true size, on H100s that sustain 100 TFLOP/s."""
+    grid = read_grid([f"experiment={experiment}", "model=sd15", "model.dtype=float16", "prompts.path=/nowhere"])
+    runs, refused = planned_runs([row.overrides for row in grid.rows])
+    assert refused == []
+    hours = {(run.workload.resolution, run.workload.method_name): h100_hours([plan_run(run)]) for run in runs}
+    assert len(hours) == {"paper": 1 + 4 * 4 + 2, "paper_1k": 1 + 6 + 3}[experiment]
+    assert 0.5 * most < sum(hours.values()) <= most, hours
 
 
 def test_probe_times_growing_calls(pipe_folder):

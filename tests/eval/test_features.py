@@ -214,4 +214,4 @@ def test_large_sets_are_mapped_from_a_file_without_a_name(
 
 def test_too_little_room_for_the_features_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="space|large"):
-        module.empty_features(2**40, 2048, tmp_path)
+        module.empty_features(2**49, MeanColour(), WHOLE, tmp_path)

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import cleanfid
 import numpy as np
 import pytest
 
 from eval import reference
-from eval.extractors import INCEPTION_FILE, INCEPTION_SHA256
-from eval.reference import Reference, load_cleanfid_reference, load_reference, require_comparable, save_reference
+from eval.reference import Reference, load_reference, save_reference
 
 PROTOCOL = {"extractor": "a", "extractor_sha256": "1", "resizing": "clean", "crops": "whole", "n": 7, "source": "x"}
 
@@ -58,46 +56,3 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     for name in ("theirs", "broken"):
         with pytest.raises(ValueError, match=f"{name}.npz holds no reference features with their protocol"):
             load_reference(tmp_path / f"{name}.npz", PROTOCOL)
-
-
-@pytest.fixture
-def stats_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder in place of the one that clean-fid keeps statistics in."""
-    monkeypatch.setattr(cleanfid, "__file__", str(tmp_path / "__init__.py"))
-    (tmp_path / "stats").mkdir()
-    return tmp_path / "stats"
-
-
-def test_cleanfid_custom_statistics_are_a_reference(stats_folder: Path, tmp_path: Path, monkeypatch) -> None:
-    """Statistics as clean-fid's own function writes them, with its network replaced by random features."""
-    from cleanfid import fid
-
-    features = np.random.default_rng(0).normal(size=(3, 2048)).astype(np.float32)
-    monkeypatch.setattr(fid, "build_feature_extractor", lambda mode, device: None)
-    monkeypatch.setattr(fid, "get_folder_features", lambda *args, **kwargs: features)
-    fid.make_custom_stats("My-Set", str(tmp_path), mode="clean", device="cpu")
-    found = load_cleanfid_reference("My-Set")
-    np.testing.assert_array_equal(found.features, features)
-    assert found.features.dtype == np.float32
-    about = {"source": "cleanfid:My-Set", "n": 3, "left_out": 0}
-    assert {key: found.protocol[key] for key in about} == about
-
-    protocol = {"extractor": "inception", "extractor_sha256": INCEPTION_SHA256}
-    protocol |= {"resizing": "clean, to 299x299", "crops": "whole images"}
-    require_comparable(found, protocol, "cleanfid:My-Set")
-    with pytest.raises(ValueError, match="cleanfid:My-Set cannot be compared: its extractor_sha256 is 6726825d"):
-        require_comparable(found, protocol | {"extractor_sha256": "other"}, "cleanfid:My-Set")
-    assert INCEPTION_SHA256[:8] in INCEPTION_FILE
-
-
-def test_cleanfid_statistics_without_features_are_refused(stats_folder: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="clean-fid has no statistics 'a'.*make_custom_stats"):
-        load_cleanfid_reference("a")
-    np.savez(stats_folder / "a_clean_custom_na.npz", mu=np.zeros(2048), sigma=np.eye(2048))
-    with pytest.raises(ValueError, match="only mean and covariance .*run cleanfid.fid.make_custom_stats") as caught:
-        load_cleanfid_reference("a")
-    assert "\n" not in str(caught.value)
-    for content, message in (({"mu": np.zeros(4)}, "holds no features"), ({"feats": np.zeros((9, 4))}, r"\(9, 4\)")):
-        np.savez(stats_folder / "a_clean_custom_na_kid.npz", **content)
-        with pytest.raises(ValueError, match=message):
-            load_cleanfid_reference("a")

@@ -22,7 +22,7 @@ def table(finished):
 def made_up(**columns):
     """A table of two sizes and two methods with made-up scores."""
     rows = {"resolution": ["x4", "x4", "x16", "x16"], "size": ["64x64"] * 2 + ["128x128"] * 2}
-    rows |= {"method": ["direct", "scalecrafter"] * 2, "variant": [""] * 4}
+    rows |= {"method": ["direct", "scalecrafter"] * 2, "variant": [""] * 4, "n": [64] * 4}
     scores = {
         "fid_r": [4.0, 1.0, 6.0, 2.0],
         "kid_r": [4.0, 1.0, 6.0, 2.0],

@@ -9,7 +9,7 @@ import pytest
 from eval.comparisons import minimum_detectable_difference
 from eval.score import as_estimate
 from experiments import table as table_command
-from experiments.results.reading import RunRow, finished_rows, run_rows
+from experiments.results.reading import RunRow, compared_groups, finished_rows, gallery_columns, run_rows
 from experiments.results.score_table import (
     collect,
     latex,
@@ -118,6 +118,39 @@ def test_a_table_never_mixes_protocols(pipe_folder, tmp_path):
     a, b = ({"n": 3, "protocol": {"extractor": name}} for name in "ab")
     with pytest.raises(ValueError, match="one and three cannot share a table: extractor is a and b"):
         require_same_protocol([("one", "x4", a), ("two", "x4", a), ("three", "x16", b)])
+
+
+def test_a_grid_may_vary_the_number_of_prompts(pipe_folder, tmp_path):
+    """Its rows are compared within a number, and no image is sampled or shown twice."""
+    tiny = [line for line in tiny_overrides(pipe_folder, tmp_path) if not line.startswith("prompts.limit")]
+    line = ["experiment=table1", "resolution=x4", "method=direct,upscale", *tiny]
+    grid = read_grid([*line, "prompts.limit=4,6"])
+    rows = run_rows(grid)
+    for row in rows:
+        complete_run(row.run)
+    assert [row.group for row in rows] == ["x4, limit 4", "x4, limit 6"] * 2
+    table = collect(rows)
+    assert list(table["n"]) == [4, 6, 4, 6]
+    for n in (4, 6):
+        alone = collect(run_rows(read_grid([*line, f"prompts.limit={n}"])))
+        for name in ("kid_r_best", "kid_r_mdd", "fid_b_best"):
+            assert list(table[table["n"] == n][name]) == list(alone[name])
+    assert note(table).startswith("prompts per run: 4 and 6 at x4;")
+    assert "differences of x4, 4 prompts: KID_r" in note(table)
+    assert [title for title, _ in compared_groups(table)] == ["x4, 4 prompts", "x4, 6 prompts"]
+    assert [len(columns) for columns in gallery_columns(table, grid.runs).values()] == [2]
+
+
+def test_limits_beyond_the_prompts_that_exist_give_one_row(pipe_folder, tmp_path):
+    tiny = [line for line in tiny_overrides(pipe_folder, tmp_path) if not line.startswith("prompts.limit")]
+    (tmp_path / "three.txt").write_text("a\nb\nc\n")
+    line = [*tiny, "prompts=file", f"prompts.path={tmp_path / 'three.txt'}", "metrics.repetition=null"]
+    grid = read_grid(["experiment=table1", "resolution=x4", "method=direct", "prompts.limit=paper,1k", *line])
+    for row in run_rows(grid):
+        complete_run(row.run)
+    done, missing = finished_rows(grid)
+    assert [(row.variant, len(row.run.prompts)) for row in done] == [("limit paper", 3)]
+    assert missing == []
 
 
 def test_references_may_only_differ_between_resolutions():

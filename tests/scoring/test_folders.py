@@ -5,9 +5,12 @@ import tarfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.stats import t
 
+from eval import library_statistics
+from eval.files import sha256_of_file
 from eval.score import as_estimate, score_features
 from experiments.scenes.renderer.scene import render, sample_scenes
 from experiments.scenes.scene_features import DetailFeatures, SceneFeatures
@@ -105,6 +108,30 @@ def test_tar_shards_and_rendered_scenes_are_references(folders, capsys):
     real = [extractor(render(scene, 128, 128)[None])[0] for scene in sample_scenes(20, 2)]
     images = [extractor(render(scene, 128, 128)[None])[0] for scene in sample_scenes(8, 1)]
     assert rendered["fid_r"] == pytest.approx(score_features(images, real, "r")["fid_r"], rel=1e-3)
+
+
+def test_statistics_of_libraries_are_references(folders, inception_file, tmp_path, capsys, monkeypatch):
+    """torch-fidelity's features of the real images give the scores of the images, its moments the FID alone."""
+    monkeypatch.setattr(library_statistics, "INCEPTION_SHA256", sha256_of_file(inception_file))
+    legacy = ["--features", "inception", "--weights", str(inception_file), "--resize", "legacy"]
+    expected = run(folders, *legacy, "--save-reference", str(tmp_path / "real.npz"), capsys=capsys)
+    features = np.load(tmp_path / "real.npz")["features"]
+    names = [tmp_path / f"real-inception-v3-compat-{kind}-2048.pt" for kind in ("features", "stat-fid")]
+    torch.save(torch.from_numpy(features), names[0])
+    torch.save({"mu": features.mean(axis=0), "sigma": np.cov(features, rowvar=False)}, names[1])
+    found, alone = (run(folders, *legacy, "--reference", str(name), capsys=capsys) for name in names)
+    for key in ("fid_r", "kid_r", "fid_r_se"):
+        assert found[key] == pytest.approx(expected[key])
+    assert alone["fid_r"] == pytest.approx(expected["fid_r"], rel=1e-4)
+    assert "kid_r" not in alone
+    assert alone["protocol"]["reference"]["n"] is None
+    for options, message in (
+        (["--resize", "clean"], "its resizing is legacy, to 299x299, here it is clean"),
+        (["--crops", "64:2"], "its crops is whole images, here it is 2 crops of 64x64"),
+        (["--also", "precision_recall"], "precision_recall need the reference's features"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(folders, *legacy, *options, "--reference", str(names[1]), capsys=capsys)
 
 
 def test_two_methods_on_the_same_prompts(folders, capsys):

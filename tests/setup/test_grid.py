@@ -33,7 +33,7 @@ def test_every_experiment_varies_what_it_says(experiment, monkeypatch, tmp_path)
     """Each row has an identity and a label of its own, and every value a plot needs."""
     (tmp_path / "prompts.txt").write_text("a\nb\n")
     line = [f"experiment={experiment}", "model=scenes"]
-    if experiment == "paper":
+    if experiment.startswith("paper"):
         line += ["prompts=file", f"prompts.path={tmp_path / 'prompts.txt'}", "prompts.limit=null"]
     grid = read_grid(line)
     assert grid.name in (experiment, f"{experiment}_scenes")
@@ -66,6 +66,33 @@ def test_skipped_combinations_give_way_to_the_command_line():
     assert "syncdiffusion" not in methods("resolution=x16")
     assert methods("resolution=x16", "method=syncdiffusion") == ["syncdiffusion"]
     assert "syncdiffusion" in methods("experiment.skip=[]")
+
+
+def paper_rows(*overrides):
+    """(resolution, method, limit) of each row of the paper's comparison."""
+    rows = read_grid(["experiment=paper", "model=sd15", *overrides]).rows
+    found = [dict(line.split("=", 1) for line in row.overrides) for row in rows]
+    return [(each["resolution"], each["method"], each["prompts.limit"]) for each in found]
+
+
+def test_methods_by_windows_are_compared_where_they_can_be_afforded():
+    """At 4 times the area on 1,000 prompts, where all methods are scored on these prompts."""
+    rows = paper_rows()
+    windows = {"multidiffusion", "syncdiffusion"}
+    others = {"direct", "upscale", "attention_scaling", "scalecrafter"}
+    assert {row for row in rows if row[1] in windows} == {("x4", method, "1k") for method in windows}
+    assert {row[1] for row in rows if row[2] == "1k"} == windows | others
+    full = {(resolution, method) for resolution in ("x4", "x6_25", "x8", "x16") for method in others}
+    assert {row[:2] for row in rows if row[2] == "paper"} == full
+    assert len(rows) == len(set(rows)) == 22
+    assert paper_rows("resolution=x8", "method=multidiffusion") == [("x8", "multidiffusion", "paper")]
+    assert len(paper_rows("prompts.limit=1000")) == 6 + 3 * 4
+    for name in ("paper", "paper_1k"):
+        config = compose_config([f"experiment={name}", "model=sd15"])
+        assert config.multidiffusion.stride == 0.25
+        assert config.experiment.name == f"{name}_sd15"
+    assert config.prompts.limit == "1k"
+    assert len(read_grid(["experiment=paper_1k"]).rows) == 6 + 3
 
 
 def test_labels_name_values_and_group_options():

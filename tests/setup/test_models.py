@@ -96,6 +96,18 @@ def test_single_file_loads_the_same_weights(save_pipeline, tmp_path):
     assert source.digest() != ModelSource("folder", str(folder)).digest()
 
 
+def test_a_single_file_needs_no_more_than_the_configuration(save_pipeline, tmp_path):
+    """Of the pipeline whose architecture it has: nothing else of it is fetched."""
+    folder = save_pipeline("sd15")
+    expected = load_pipeline(ModelSource("folder", str(folder), dtype="float32"))
+    save_single_file(expected, tmp_path / "model.safetensors")
+    config = shutil.copytree(folder, tmp_path / "config", ignore=shutil.ignore_patterns("*.safetensors"))
+    source = ModelSource("folder", str(tmp_path / "model.safetensors"), config=str(config), dtype="float32")
+    assert torch.equal(load_pipeline(source).unet.conv_in.weight, expected.unet.conv_in.weight)
+    remote = ModelSource("sd15", str(tmp_path / "model.safetensors"), id="a/b", revision="c", variant="fp16")
+    assert remote.remote_config().wanted == ["*.json", "*.txt"]
+
+
 def test_missing_model_names_the_download_command(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     for name in ("sd15", "sd21", "sdxl"):
