@@ -134,18 +134,8 @@ def write_images(arguments: argparse.Namespace, size: dict[str, int], given: dic
                 generator=torch.Generator("cpu").manual_seed(seed),
                 **given,
             ).images[0]
-            save_png(image, path, metadata(arguments, seed, handle.settings))
+            image.save(path, pnginfo=metadata(arguments, seed, handle.settings))
             print(path)
-
-
-def save_png(image: Image.Image, path: Path, info: PngInfo) -> None:
-    """Save whole or not at all: an older image at ``path`` stays if it fails."""
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
-        image.save(partial, format="PNG", pnginfo=info)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 LATENT_PX = 8  # pixels of an image for each of its latent, along a side

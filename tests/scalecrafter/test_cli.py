@@ -1,7 +1,6 @@
 """The command line, as a user runs it."""
 
 import json
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,9 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 import scalecrafter
-from scalecrafter.cli import build_parser, load_pipeline, main, save_png
+from scalecrafter.cli import build_parser, load_pipeline, main
 from scalecrafter.settings import available_settings
 
 
@@ -174,20 +172,3 @@ def test_upscale_denoises_the_enlarged_image(tmp_path, save_pipeline, monkeypatc
     assert "is an enlarged image" in capsys.readouterr().err
     assert main(["upscale", "small.png"]) == 2
     assert "missing: --model" in capsys.readouterr().err
-
-
-def test_an_image_that_cannot_be_written_replaces_none(tmp_path):
-    """The limit on a file's size stands for a full disk."""
-    path = tmp_path / "image.png"
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    save_png(noise, path, PngInfo())
-    before = path.read_bytes()
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            save_png(noise, path, PngInfo())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert path.read_bytes() == before
-    assert [each.name for each in tmp_path.iterdir()] == ["image.png"]
