@@ -123,7 +123,7 @@ def save_batch(
 ) -> list[Record]:
     """Save the images of a batch, with a line on where and at what cost."""
     images, cost = sampled
-    append_line(folder / manifest.replace("manifest", "costs"), cost | {"dtype": run.model.dtype} | environment())
+    append_line(folder / manifest.replace("manifest", "costs"), {**cost, "dtype": run.model.dtype, **environment()})
     return [
         save_image(
             folder,

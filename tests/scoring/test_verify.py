@@ -9,11 +9,11 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments import verify
 from experiments.sampling.manifest import QUARANTINE, append_line
 from experiments.scoring.runs import complete_run
 from experiments.setup.compose import compose_config
 from experiments.setup.runs import base_run, build_run
+from experiments.verify import __main__ as verify
 from tests.tiny import tiny_overrides
 
 
