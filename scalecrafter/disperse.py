@@ -105,7 +105,7 @@ def transform_for(weight: Tensor, size: int, eta: float) -> Tensor:
     return transform_on(weight.device, torch.promote_types(weight.dtype, torch.float32), weight.shape[-1], size, eta)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch.compiler.assume_constant_result
 def transform_on(device: torch.device, dtype: torch.dtype, side: int, size: int, eta: float) -> Tensor:
     """`dispersion_transform` on a device, where it stays: each copy to a GPU would wait for it."""
     return _transform_on(device, dtype, side, size, eta)

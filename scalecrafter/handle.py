@@ -118,11 +118,11 @@ class Handle:
         caller = caller_of(unet, self._pipe)
         settings = self._settings_of_call(sample)
         may_overflow = sample.dtype == torch.float16 or torch.is_autocast_enabled("cuda")
-        known = may_overflow and caller.last is not None
-        t, *last = host_values(timestep, caller.last) if known else host_values(timestep)
+        t, *last = host_values(*([timestep, caller.last] if may_overflow and caller.last is not None else [timestep]))
         step = step_of_call(caller.pipe.scheduler, t)
         freeu = self._layers.reach(settings)
-        state, base, unconditional = state_at(settings, step, freeu), None, ((), {})
+        state, base = state_at(settings, step, freeu), None
+        unconditional: Arguments = ((), {})
         if step < settings.noise_damped_tau and self._is_guided(caller, len(sample)):
             base = state_at(settings, step, freeu, base_pass=True)
             if base == state:  # the same prediction

@@ -22,7 +22,7 @@ class OutsideGraphs:
     def __init__(self, hook: Callable[..., Any]) -> None:
         self.hook = hook
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.compiler.disable
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.hook(*args, **kwargs)
 

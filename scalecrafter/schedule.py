@@ -26,11 +26,11 @@ def host_values(*timesteps: Tensor | float) -> list[float]:
     """Timesteps as numbers; tensors hold the same value for a whole batch. Tensors of one device are fetched together,
     so that a GPU is waited for once.
     """
-    firsts = [t.flatten()[0] if isinstance(t, Tensor) else t for t in timesteps]
-    if len(firsts) > 1 and all(isinstance(t, Tensor) for t in firsts) and len({t.device for t in firsts}) == 1:
-        together: list[float] = torch.stack(firsts).tolist()
+    tensors = [t.flatten()[0] for t in timesteps if isinstance(t, Tensor)]
+    if len(tensors) == len(timesteps) and len({t.device for t in tensors}) == 1:
+        together: list[float] = torch.stack(tensors).tolist()
         return together
-    return [t.item() if isinstance(t, Tensor) else t for t in firsts]
+    return [t.flatten()[0].item() if isinstance(t, Tensor) else t for t in timesteps]
 
 
 def timestep_value(timestep: Tensor | float) -> float:

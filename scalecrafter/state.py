@@ -70,7 +70,7 @@ def announced(state: State) -> Iterator[None]:
         announce(State())
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch.compiler.assume_constant_result
 def convolution_at(key: str, name: str) -> tuple[Factor, tuple[int, float] | None] | None:
     """Factor, and (size, eta) of the dispersed kernel if there is one, of the convolution ``name`` in a state; None if
     the convolution is plain.
@@ -82,7 +82,7 @@ def convolution_at(key: str, name: str) -> tuple[Factor, tuple[int, float] | Non
     return state.factors[name], dispersed
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch.compiler.assume_constant_result
 def resnet_at(key: str, name: str) -> Amplification | None:
     """What FreeU does to the input of the resnet ``name`` in a state, if anything."""
     return known[key].freeu.get(name)
