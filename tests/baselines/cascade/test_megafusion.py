@@ -21,6 +21,7 @@ def test_published_schedules_and_costs(pipe, tmp_path, planned_pairs):
     sdxl = tiny_sdxl_pipeline(tmp_path / "sdxl")
     assert method.sizes(sdxl, (1024, 1024), (2048, 2048)) == [(1024, 1024), (2048, 2048)]
     assert planned_pairs(method, sdxl, 2, 2) == 80
+    assert (planned_pairs(method, pipe, 4, 4), planned_pairs(method, sdxl, 4, 4)) == (151.25, 200)
 
 
 @torch.no_grad()
