@@ -153,6 +153,7 @@ def slow_freescale(pipe, seed, *, blend=2.0, dilate=True, fuse=True, strided=Fal
     """32 -> 64 with ten steps, of which seven are sampled again."""
     generator, text = torch.Generator().manual_seed(seed), slow.embed(pipe)
     scheduler = slow.scheduler_of(pipe)
+    deep = [pipe.unet.get_submodule(name) for name in deep_convolutions(pipe.unet)]
     pipe.unet.set_attn_processor(Written(8, None))
     x, _ = slow.sample(pipe, scheduler, slow.noise_of(generator, 8, 8), scheduler.timesteps.tolist(), text)
     image = functional.interpolate(slow.decode(pipe, x).float(), (64, 64), mode="bicubic", align_corners=False)
@@ -164,8 +165,7 @@ def slow_freescale(pipe, seed, *, blend=2.0, dilate=True, fuse=True, strided=Fal
         x = (1 - c) * x + c * slow.noised(scheduler, z, n, t)
         moves = torch.rand(3, 3, 2, generator=generator) * 2 - 1 if fuse else None
         pipe.unet.set_attn_processor(Written(16, moves, strided))
-        for name in deep_convolutions(pipe.unet):
-            conv = pipe.unet.get_submodule(name)
+        for conv in deep:
             conv.dilation = conv.padding = (2, 2) if dilate and t > 300 else (1, 1)
         x = scheduler.step(slow.guided(pipe, x, t, text, slow.W), t, x).prev_sample
     return x
