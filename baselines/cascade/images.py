@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -68,13 +66,11 @@ def nearest(images: Tensor, size: Size) -> Tensor:
 
 
 def pillow_bicubic(images: Tensor, size: Size) -> Tensor:
-    """Images rounded to 256 levels and resized with Pillow's bicubic filter, as a saved image would be."""
-    levels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    resized = [
-        np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
-        for image in levels.permute(0, 2, 3, 1).cpu().numpy()
-    ]
-    return (torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(images) / 127.5) - 1
+    """Images clipped to [-1, 1], resized with Pillow's bicubic filter, but not rounded to 256 levels: an error of
+    rounding in the U-Net, as another batch size makes, would then become one of a whole level.
+    """
+    resized = functional.interpolate(images.clamp(-1, 1), size, mode="bicubic", align_corners=False, antialias=True)
+    return resized.clamp(-1, 1)
 
 
 def enlarged_latents(pipe: Any, latents: Tensor, size: Size) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from PIL import Image
 
 W, STEPS = 4.0, 10
 
 
 def precise(pipe):
-    """The pipeline in float64, where rounding to 256 levels does not depend on the order of sums."""
+    """The pipeline in float64, where only the formulas matter."""
     pipe.to(torch.float64)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -62,3 +64,12 @@ def encode(pipe, image, generator=None):
     distribution = pipe.vae.encode(image).latent_dist
     z = distribution.mode() if generator is None else distribution.sample(generator)
     return z * pipe.vae.config.scaling_factor
+
+
+def pillow_enlarged(image, size):
+    """One image in [-1, 1] through Pillow's filter, channel by channel, without rounding."""
+    channels = [
+        Image.fromarray(channel.numpy()).resize((size, size), Image.Resampling.BICUBIC)
+        for channel in image[0].float().clamp(-1, 1)
+    ]
+    return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).clamp(-1, 1)[None].double()

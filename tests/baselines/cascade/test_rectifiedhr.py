@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from baselines.cascade.rectifiedhr import RectifiedHR
 from baselines.method import Request, Sampler
@@ -49,10 +48,7 @@ def slow_rectifiedhr(pipe, seed, method, starts, sizes, scales):
     for index, (start, size, w) in enumerate(zip(starts, sizes, scales, strict=True)):
         stop = [*starts, len(grid)][index + 1]
         if index:
-            levels = ((slow.decode(pipe, clean).float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-            image = Image.fromarray(levels[0].permute(1, 2, 0).numpy()).resize((size, size), Image.Resampling.BICUBIC)
-            pixels = torch.from_numpy(np.asarray(image)).permute(2, 0, 1)[None].double() / 127.5 - 1
-            z = slow.encode(pipe, pixels)
+            z = slow.encode(pipe, slow.pillow_enlarged(slow.decode(pipe, clean), size))
             x = slow.noised(scheduler, z, slow.noise_of(generator, size // 4, size // 4), grid[start])
         x, clean = slow.sample(pipe, scheduler, x, grid[start:stop], text, w)
     return x

@@ -94,10 +94,9 @@ def test_training_size_is_direct_inference(pipe):
 
 
 def test_every_option_changes_the_image(sdxl):
-    options = {"size": (64, 96), "seeds": (1,)}
+    options = {"seeds": (1,)}
     base = generate(DemoFusion(), sdxl, **options)
     for change in (
-        {"count": 2},
         {"size_condition": "base"},
         {"residual_exponent": None},
         {"residual_exponent": 1.0},
@@ -115,6 +114,12 @@ def test_every_option_changes_the_image(sdxl):
     ):
         assert not np.array_equal(generate(DemoFusion(**change), sdxl, **options), base), change
     assert np.abs(generate(DemoFusion(part_batch=3), sdxl, **options).astype(int) - base).max() <= 1
+
+
+def test_a_phase_between_the_first_and_the_last_changes_the_image(pipe):
+    assert [len(DemoFusion(count=count).describe(pipe, 64, 96)["sizes"]) for count in (None, 2)] == [3, 2]
+    images = [generate(DemoFusion(count=count), pipe, [1], (64, 96)) for count in (None, 2)]
+    assert not np.array_equal(*images)
 
 
 @pytest.fixture
