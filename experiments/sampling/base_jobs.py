@@ -27,8 +27,8 @@ def base_jobs(grid: Grid) -> list[list[str]]:
             continue
         if len(run.prompts) > lines.get(base.folder, (0, ()))[0]:
             lines[base.folder] = (len(run.prompts), row.overrides)
-        parts = shards.setdefault(base.folder, {})
-        parts |= dict.fromkeys(line for line in row.overrides if line.startswith("shard="))
+        own = dict.fromkeys(line for line in row.overrides if line.startswith("shard="))
+        shards[base.folder] = shards.get(base.folder, {}) | own
     found = []
     for folder, (_, overrides) in lines.items():
         parts = [line.removeprefix("shard=") for line in shards[folder]]

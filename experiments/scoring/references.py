@@ -161,7 +161,7 @@ def stored_reference(spec: ReferenceSpec, expected: dict[str, Any]) -> Reference
     found = stored.features
     digest = hashlib.sha256()
     for part in (found.mean, found.cov) if isinstance(found, Stats) else (found,):
-        digest.update(np.ascontiguousarray(part))
+        digest.update(np.ascontiguousarray(part).data)
     return Reference(found, stored.protocol | {"sha256": digest.hexdigest()})
 
 
