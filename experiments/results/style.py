@@ -31,7 +31,7 @@ METHODS = {
     "deep_shrink": ("#b5651d", "<"),
     "hidiffusion": ("#3c8dbc", ">"),
     "fouriscale": ("#d0699b", "H"),
-    "demofusion": ("#7b5ea7", "d"),
+    "demofusion": ("#7b5ea7", "_"),
     "accdiffusion": ("#3f7f5f", "8"),
     "sdedit": ("#b8860b", "1"),
     "sdedit_rgb": ("#6b8e23", "2"),

@@ -61,7 +61,7 @@ VARIANTS = {
 def counting_only(monkeypatch):
     """Plans without FLOPs and memory, which take longest."""
 
-    def cost(call, unet):
+    def cost(call, unet, *, gradient=False):
         with counted_evaluations(unet) as counted:
             call()
         return Cost(0, 0, sum(counted))

@@ -25,7 +25,7 @@ def scenes_vae():
 
 @pytest.fixture(scope="module")
 def latents(scenes_vae):
-    images = torch.from_numpy(render_all(sample_scenes(2, 5), 128, 96)).permute(0, 3, 1, 2) / 127.5 - 1
+    images = torch.from_numpy(render_all(sample_scenes(2, 5), 192, 160)).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
         return scenes_vae.encode(images).latent_dist.mean
 

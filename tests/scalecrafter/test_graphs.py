@@ -40,7 +40,8 @@ def pair(make, compiled):
     torch.manual_seed(0)
     plain = as_pipeline(make().eval())
     pipe = as_pipeline(copy.deepcopy(plain.unet))
-    pipe.unet = compiled(pipe.unet) or pipe.unet
+    wrapped = compiled(pipe.unet)
+    pipe.unet = pipe.unet if wrapped is None else wrapped
     return pipe, plain
 
 

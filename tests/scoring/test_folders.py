@@ -48,7 +48,7 @@ def test_scores_match_the_features_of_both_folders(folders, capsys):
     for folder, seed in (("images", 1), ("real", 2)):
         scenes = zip(sample_scenes(len(sides[folder]), seed), sides[folder], strict=True)
         found.append([extractor(render(scene, side, side)[None])[0] for scene, side in scenes])
-    expected = score_features(*found, "r")
+    expected = score_features(*map(np.stack, found), "r")
     for key in ("fid_r", "fid_r_se", "kid_r", "kid_r_se"):
         assert scores[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-6)
     assert scores["protocol"]["reference"]["n"] == 12
@@ -107,7 +107,7 @@ def test_tar_shards_and_rendered_scenes_are_references(folders, capsys):
     extractor = SceneFeatures()
     real = [extractor(render(scene, 128, 128)[None])[0] for scene in sample_scenes(20, 2)]
     images = [extractor(render(scene, 128, 128)[None])[0] for scene in sample_scenes(8, 1)]
-    assert rendered["fid_r"] == pytest.approx(score_features(images, real, "r")["fid_r"], rel=1e-3)
+    assert rendered["fid_r"] == pytest.approx(score_features(np.stack(images), np.stack(real), "r")["fid_r"], rel=1e-3)
 
 
 def test_statistics_of_libraries_are_references(folders, inception_file, tmp_path, capsys, monkeypatch):

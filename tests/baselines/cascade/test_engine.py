@@ -244,7 +244,7 @@ def test_pipelines_with_more_inputs_are_refused(pipe):
     from tests.tiny import tiny_unet
 
     pipe.unet = tiny_unet(in_channels=9)
-    with pytest.raises(ValueError, match="needs more than latents and prompts"):
+    with pytest.raises(ValueError, match="needs more inputs"):
         SDEdit().describe(pipe, 64, 64)
 
 
