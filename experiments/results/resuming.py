@@ -4,11 +4,11 @@ after the imports, which looks at every image and every score and makes nothing.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 from experiments.sampling.synthetic import fill_run
@@ -41,7 +41,7 @@ def measure_resume(
     shared = ["method=direct", "resolution=x1", "metrics.crops=null", *overrides]
     found = []
     for wanted, name, limit, own in asked:
-        with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
             line = [*shared, *own, f"paths.runs={folder}"]
             for row in read_grid(line).rows if wanted else ():
                 fill_run(build_run(compose_config(row.overrides)))

@@ -46,7 +46,7 @@ def test_changes_and_radius_apply_to_the_settings(pipe):
 
 def test_between_tables_changes_and_radius_apply_to_both(pipe):
     """Here the tables then agree, and the settings are plain ones."""
-    changes = {"noise_damped_tau": 0, "dispersed_tau": 0}
+    changes = {"tau": 40, "progressive": False, "noise_damped_tau": 0, "dispersed_tau": 0}
     described = ScaleCrafter(changes=changes, radius=3, tables=TABLES).describe(pipe, 80, 80)
     assert described == Settings(dict.fromkeys(Settings.load("sd15_x4").dilation, 3), tau=40).to_dict()
 

@@ -1,6 +1,8 @@
 """Base samples as jobs of their own: which ones, and that they come first where jobs run side by side."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -9,7 +11,7 @@ from experiments.sampling.generate import generate_run, is_complete
 from experiments.setup.compose import compose_config
 from experiments.setup.grid import read_grid
 from experiments.setup.runs import base_run, build_run
-from tests.commands import run
+from tests.commands import ROOT
 from tests.tiny import tiny_overrides
 
 PARALLEL = "hydra/launcher=local_cpu"
@@ -62,8 +64,11 @@ def test_the_options_of_the_launcher_are_kept(tiny):
     assert {PARALLEL, "hydra.launcher.n_jobs=1"} <= set(base_jobs(grid)[0])
 
 
+@pytest.mark.slow
 def test_jobs_side_by_side_find_their_base_samples_complete(tiny, tmp_path):
-    done = run("-m", *tiny, PARALLEL, "method=direct,upscale")
+    line = ["-m", *tiny, PARALLEL, "method=direct,upscale"]
+    command = [sys.executable, "-m", "experiments.run", *line]  # joblib's processes do not start from a forked one
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     launches = sorted((tmp_path / "runs/.jobs").iterdir())
     outcomes = [[json.loads(path.read_text()) for path in sorted(each.glob("*/outcome.json"))] for each in launches]

@@ -63,9 +63,10 @@ COMPILED = {
     "wrapped": lambda unet: torch.compile(unet, backend="eager"),
     "with aot_eager": lambda unet: unet.compile(backend="aot_eager"),
 }
+SLOW = {"in place": (), "wrapped": pytest.mark.slow, "with aot_eager": pytest.mark.slow}
 
 
-@pytest.mark.parametrize("compiled", COMPILED.values(), ids=COMPILED)
+@pytest.mark.parametrize("compiled", [pytest.param(how, id=name, marks=SLOW[name]) for name, how in COMPILED.items()])
 def test_a_run_is_one_graph_for_each_state(compiled):
     """Also the base pass, with half the batch, and when the method is enabled again."""
     pipe, plain = pair(tiny_unet, compiled)
