@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -28,10 +29,12 @@ def save(pipe):
 
 
 def never_return(pipe):
-    """In a library's call of many seconds, which no signal interrupts."""
+    """In a library's call of many seconds, which no signal interrupts; ready once it is in there."""
     stopping.GRACE = 0.5
+    ready = threading.Timer(1.0, pipe.send, ["ready"])
+    ready.daemon = True
     with stoppable():
-        pipe.send("ready")
+        ready.start()
         hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 
 
