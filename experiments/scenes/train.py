@@ -125,9 +125,7 @@ def train_all(work: Path, out: Path, keep_autoencoder: bool = False) -> dict[str
     for name in SCORING:
         report |= train_scoring_network(name, work, out)
     tokenizer = build_tokenizer(work / "tokenizer")
-    text_encoder, unet = train_diffusion(
-        training_latents(vae, sets), [s.caption for s in scenes], tokenizer, work, log
-    )
+    text_encoder, unet = train_diffusion(training_latents(vae, sets), scenes, tokenizer, work, log)
 
     pipe = assemble(vae, text_encoder, tokenizer, unet)
     pipe.to(dtype=torch.float16).save_pretrained(out)  # stored in half precision, loaded in any

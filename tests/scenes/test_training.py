@@ -1,6 +1,4 @@
-"""The training loop (learning rates, averaged weights, resuming from a checkpoint), and a few steps of the autoencoder
-and of the diffusion model.
-"""
+"""The training loop (learning rates, averaged weights, resuming from a checkpoint), and a few steps of the autoencoder."""
 
 import json
 from dataclasses import replace
@@ -10,12 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.scenes.model import LATENT_CHANNELS, build_autoencoder, build_scheduler, build_tokenizer
+from experiments.scenes.model import build_autoencoder
 from experiments.scenes.renderer.scene import render_all, sample_scenes
-from experiments.scenes.training import autoencoder, diffusion
-from experiments.scenes.training.autoencoder import encode, psnr, to_tensor, train_autoencoder, training_batch
+from experiments.scenes.training import autoencoder
+from experiments.scenes.training.autoencoder import (
+    encode,
+    psnr,
+    to_tensor,
+    train_autoencoder,
+    training_batch,
+    tune_decoder,
+)
 from experiments.scenes.training.data import rendered
-from experiments.scenes.training.diffusion import CAPTION_DROPOUT, TextToImage, train_diffusion
 from experiments.scenes.training.loop import TrainingSchedule, run_training, step_generator
 
 SCHEDULE = TrainingSchedule("toy", steps=400, batch=4, learning_rate=0.1, ema=0.9, warmup=10)
@@ -109,17 +113,48 @@ def test_psnr_is_that_of_the_definition():
 
 
 def test_autoencoder_trains_and_scales_its_latents(tmp_path, monkeypatch):
-    for name in ("NARROW", "SCHEDULE"):
+    for name in ("NARROW", "SCHEDULE", "DECODER"):
         monkeypatch.setattr(autoencoder, name, replace(getattr(autoencoder, name), steps=3, batch=2, warmup=1))
     sets = [render_all(sample_scenes(4, seed=side), side, side) for side in (64, 96)]
     vae = train_autoencoder(sets, tmp_path, tmp_path / "log.jsonl")
     entries = logged(tmp_path / "log.jsonl")
-    assert [entry["stage"] for entry in entries] == ["autoencoder-8-channels", "autoencoder"]
+    assert [entry["stage"] for entry in entries] == ["autoencoder-8-channels", "autoencoder", "decoder"]
     assert all(np.isfinite(entry["loss"]) for entry in entries)
     latents = torch.cat([encode(vae, images).flatten() for images in sets])
     assert (latents * vae.config.scaling_factor).std() == pytest.approx(1, abs=0.01)
     again = train_autoencoder(sets, tmp_path, tmp_path / "log.jsonl")
     assert all(torch.equal(a, b) for a, b in zip(vae.parameters(), again.parameters(), strict=True))
+
+
+def test_decoder_is_tuned_and_nothing_else_moves(tmp_path, monkeypatch):
+    """After a few steps it restores the images that it sees better, from the same latents."""
+    schedule = replace(autoencoder.DECODER, steps=20, batch=4, learning_rate=2e-3, ema=0.0, warmup=1)
+    monkeypatch.setattr(autoencoder, "DECODER", schedule)
+    torch.manual_seed(0)
+    vae = build_autoencoder()
+    sets = [render_all(sample_scenes(2, seed=0), 64, 64)]
+    latents, before = encode(vae, sets[0]), psnr(vae, sets[0])
+    tune_decoder(vae, sets, tmp_path, tmp_path / "log.jsonl")
+    assert torch.equal(encode(vae, sets[0]), latents)
+    assert psnr(vae, sets[0]) > before + 1
+
+
+def test_decoder_loss_is_the_squared_error_of_clean_and_noisy_latents(monkeypatch):
+    torch.manual_seed(0)
+    vae, pixels, losses = build_autoencoder(), to_tensor(render_all(sample_scenes(2, seed=0), 64, 64)), {}
+    vae.register_to_config(scaling_factor=0.5)
+    for noise in (0.0, 3.0):
+        monkeypatch.setattr(autoencoder, "LATENT_NOISE", noise)
+        generator = torch.Generator().manual_seed(1)
+        losses[noise] = autoencoder.decoder_loss(vae, pixels, generator)
+        generator = torch.Generator().manual_seed(1)
+        strength = noise * torch.rand(2, 1, 1, 1, generator=generator)[1] / 0.5
+        with torch.no_grad():
+            latents = vae.encode(pixels).latent_dist.mode()
+            latents[1] += strength * torch.randn(latents.shape, generator=generator)[1]
+            expected = (vae.decode(latents).sample - pixels).square().mean()
+        torch.testing.assert_close(losses[noise], expected)
+    assert losses[3.0] != losses[0.0]
 
 
 def test_widening_keeps_what_the_narrow_autoencoder_has_learned():
@@ -139,47 +174,3 @@ def test_widening_keeps_what_the_narrow_autoencoder_has_learned():
     assert torch.equal(mixed[kept][:, kept], small["quant_conv.weight"])
     assert torch.equal(mixed[rest], before["quant_conv.weight"][rest])
     assert torch.equal(wide.state_dict()["decoder.conv_in.weight"][:, :8], small["decoder.conv_in.weight"])
-
-
-@pytest.fixture
-def short_diffusion(monkeypatch):
-    schedules = tuple(replace(each, steps=2, batch=2, warmup=1) for each in diffusion.SCHEDULES)
-    monkeypatch.setattr(diffusion, "SCHEDULES", schedules)
-
-
-def test_diffusion_trains_on_each_size_in_turn(tmp_path, short_diffusion):
-    captions = [scene.caption for scene in sample_scenes(3, seed=0)]
-    latents = [torch.randn(3, LATENT_CHANNELS, side, side) for side in (8, 16)]
-    log = tmp_path / "log.jsonl"
-    text_encoder, unet = train_diffusion(latents, captions, build_tokenizer(tmp_path / "tokenizer"), tmp_path, log)
-    assert [(entry["stage"], entry["step"]) for entry in logged(log)] == [("diffusion-half-size", 2), ("diffusion", 2)]
-    assert all(np.isfinite(entry["loss"]) for entry in logged(log))
-    assert not text_encoder.training
-    assert not unet.training
-    with pytest.raises(ValueError, match="zip"):
-        train_diffusion(latents[:1], captions, build_tokenizer(tmp_path / "tokenizer"), tmp_path, log)
-
-
-def test_diffusion_learns_velocities_and_drops_captions(tmp_path, monkeypatch):
-    """For latents of zeros the velocity is noise times sqrt(alpha): a prediction of zeros has the mean alpha as loss.
-    For large latents it is the latent times -sqrt(1 - alpha).
-    """
-    schedule = replace(diffusion.SCHEDULES[1], steps=4, batch=400, warmup=1)
-    monkeypatch.setattr(diffusion, "SCHEDULES", (schedule,))
-    seen = []
-
-    def zeros(self, noisy, timesteps, tokens):
-        seen.append(tokens)
-        return 0 * noisy + 0 * next(self.unet.parameters()).sum()
-
-    monkeypatch.setattr(TextToImage, "forward", zeros)
-    alpha = build_scheduler().alphas_cumprod.mean().item()
-    tokenizer = build_tokenizer(tmp_path / "tokenizer")
-    for value, expected in ((0.0, alpha), (100.0, 100**2 * (1 - alpha))):
-        folder = tmp_path / str(value)
-        folder.mkdir()
-        latents = [torch.full((5, LATENT_CHANNELS, 2, 2), value)]
-        train_diffusion(latents, ["a red car on a beach"] * 5, tokenizer, folder, folder / "log.jsonl")
-        assert logged(folder / "log.jsonl")[-1]["loss"] == pytest.approx(expected, rel=0.06)
-    lengths = (torch.cat(seen) != tokenizer.pad_token_id).sum(1)
-    assert (lengths < 2).float().mean().item() == pytest.approx(CAPTION_DROPOUT, abs=0.025)

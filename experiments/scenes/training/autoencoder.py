@@ -1,4 +1,6 @@
-"""Train the autoencoder on pixels in [-1, 1]: squared and absolute error, with a small KL term on the latents."""
+"""Train the autoencoder on pixels in [-1, 1]: squared and absolute error, with a small KL term on the latents; then
+the decoder alone, on squared error and on latents that are off by as much as generated ones.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from experiments.scenes.model import BASE_PX, build_autoencoder
 from experiments.scenes.renderer.scene import render, sample_scenes
@@ -20,7 +22,9 @@ from experiments.scenes.training.loop import TrainingSchedule, run_training, ste
 # The last four channels join when the first eight have settled: they hold what those cannot.
 NARROW = TrainingSchedule("autoencoder-8-channels", steps=2000, batch=16, learning_rate=2e-3, ema=0.995)
 SCHEDULE = TrainingSchedule("autoencoder", steps=1500, batch=16, learning_rate=1.5e-3, ema=0.995)
+DECODER = TrainingSchedule("decoder", steps=1200, batch=16, learning_rate=1.5e-3, ema=0.995)
 NARROW_CHANNELS = 8
+LATENT_NOISE = 0.2  # the most that the decoder is trained to ignore, in standard deviations of the latents
 KL_WEIGHT = 1e-5
 CROP_PX = 64
 LARGE_SIZES = 256, 512
@@ -50,6 +54,16 @@ def autoencoder_loss(vae: AutoencoderKL, pixels: Tensor, generator: torch.Genera
     error = restored - pixels
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
     return error.square().mean() + 0.03 * error.abs().mean() + KL_WEIGHT * kl
+
+
+def decoder_loss(vae: AutoencoderKL, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Squared error of decoding ``pixels`` (B, 3, h, w), every second one from latents with noise."""
+    with torch.no_grad():
+        latents = vae.encode(pixels).latent_dist.mode()
+    strength = LATENT_NOISE * torch.rand(len(pixels), 1, 1, 1, generator=generator) / vae.config.scaling_factor
+    strength[::2] = 0
+    noisy = latents + strength * torch.randn(latents.shape, generator=generator)
+    return (vae.decode(noisy).sample - pixels).square().mean()
 
 
 @torch.no_grad()
@@ -89,8 +103,18 @@ def widen(narrow: AutoencoderKL, wide: AutoencoderKL) -> None:
         place[torch.meshgrid(*places, indexing="ij")] = value
 
 
+def tune_decoder(vae: AutoencoderKL, sets: Sequence[NDArray[np.uint8]], folder: Path, log: Path) -> None:
+    """Train the decoder alone: the latents stay as they are, and with them a U-Net that was trained on them."""
+    decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder])
+
+    def loss_at(step: int) -> Tensor:
+        return decoder_loss(vae, training_batch(sets, DECODER, step), step_generator(DECODER, step + 10**6))
+
+    run_training(DECODER, decoder, loss_at, folder, log)
+
+
 def train_autoencoder(sets: Sequence[NDArray[np.uint8]], folder: Path, log: Path) -> AutoencoderKL:
-    """Train, then set the scaling factor to give the latents unit standard deviation.
+    """Train both parts, set the scaling factor to give the latents unit standard deviation, then tune the decoder.
 
     Args:
         sets: image sets (N, H, W, 3) uint8, of which equal shares of each batch are crops.
@@ -110,6 +134,7 @@ def train_autoencoder(sets: Sequence[NDArray[np.uint8]], folder: Path, log: Path
     run_training(SCHEDULE, vae, partial(loss_at, vae, SCHEDULE), folder, log)
     latents = torch.cat([encode(vae, images[:512]).flatten() for images in sets])
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
+    tune_decoder(vae, sets, folder, log)
     return vae
 
 

@@ -1,10 +1,15 @@
 """Train the U-Net with its text encoder: v-prediction on cached latents, with caption dropout for classifier-free
 guidance.
+
+The last stage teaches what Stable Diffusion learns from photographs: that parts of an object may be as large as the
+frame. Half of its images are close-ups; where little noise is left, most of them have the caption of a whole scene.
+Without it the model fills an object that is larger than usual with small parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,14 +21,32 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from experiments.scenes.model import build_scheduler, build_text_encoder, build_unet
+from experiments.scenes.renderer.scene import Scene
 from experiments.scenes.training.autoencoder import encode
 from experiments.scenes.training.loop import TrainingSchedule, run_training, step_generator
 
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the training: how long, on which latents, and how it shows close-ups."""
+
+    schedule: TrainingSchedule
+    halved: bool = False  # images of half the base size
+    close_up_share: float | None = None  # of each batch; None: as many as the training set has
+    plain_below: int = 0  # timestep below which most close-ups have the caption of the whole scene
+
+
 # As Stable Diffusion, first at half the size, where a step costs a third, then at the base size.
-SCHEDULES = (
-    TrainingSchedule("diffusion-half-size", steps=4500, batch=32, learning_rate=1.2e-3, ema=0.998, warmup=150),
-    TrainingSchedule("diffusion", steps=6000, batch=16, learning_rate=1e-3, ema=0.998, warmup=100),
+STAGES = (
+    Stage(TrainingSchedule("diffusion-half-size", 4500, batch=32, learning_rate=1.2e-3, ema=0.998, warmup=150), True),
+    Stage(TrainingSchedule("diffusion", 6000, batch=16, learning_rate=1e-3, ema=0.998)),
+    Stage(
+        TrainingSchedule("diffusion-scales", 5000, batch=16, learning_rate=8e-4, ema=0.998),
+        close_up_share=0.5,
+        plain_below=600,
+    ),
 )
+PLAIN_SHARE = 0.75
 CAPTION_DROPOUT = 0.1
 ENCODED_AT_ONCE = 512
 
@@ -39,8 +62,8 @@ class TextToImage(nn.Module):
         return self.unet(noisy, timesteps, self.text_encoder(tokens).last_hidden_state).sample
 
 
-def training_latents(vae: AutoencoderKL, sets: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
-    """Latents (N, 12, h, w) of all ``sets`` (N, H, W, 3) uint8 for each schedule: images halved, and as they are."""
+def training_latents(vae: AutoencoderKL, sets: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
+    """Latents (N, 12, h, w) of all ``sets`` (N, H, W, 3) uint8: of the images halved, and as they are."""
     half, full = [], []
     for images in sets:
         for start in range(0, len(images), ENCODED_AT_ONCE):
@@ -49,17 +72,38 @@ def training_latents(vae: AutoencoderKL, sets: Sequence[NDArray[np.uint8]]) -> l
             halved = part.reshape(n, height // 2, 2, width // 2, 2, 3).mean((2, 4)).round().astype(np.uint8)
             half.append(encode(vae, halved))
             full.append(encode(vae, part))
-    return [torch.cat(latents) * vae.config.scaling_factor for latents in (half, full)]
+    scale = vae.config.scaling_factor
+    return torch.cat(half) * scale, torch.cat(full) * scale
+
+
+def draw_examples(
+    stage: Stage, scenes: Sequence[Scene], timesteps: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw one batch: positions in ``scenes``, timesteps below ``timesteps``, and which captions are to be plain.
+
+    Returns:
+        Three tensors (B,): int64, int64 and bool.
+    """
+    shape, close = (stage.schedule.batch,), torch.tensor([scene.zoom > 1 for scene in scenes])
+    index = torch.randint(len(scenes), shape, generator=generator)
+    times = torch.randint(timesteps, shape, generator=generator)
+    if stage.close_up_share is None:
+        return index, times, torch.zeros(shape, dtype=torch.bool)
+    wanted = torch.rand(shape, generator=generator) < stage.close_up_share
+    whole, close = (~close).nonzero()[:, 0], close.nonzero()[:, 0]
+    index = torch.where(wanted, close[index % len(close)], whole[index % len(whole)])
+    return index, times, (times < stage.plain_below) & (torch.rand(shape, generator=generator) < PLAIN_SHARE)
 
 
 def train_diffusion(
-    latents: Sequence[Tensor], captions: list[str], tokenizer: CLIPTokenizer, folder: Path, log: Path
+    latents: tuple[Tensor, Tensor], scenes: Sequence[Scene], tokenizer: CLIPTokenizer, folder: Path, log: Path
 ) -> tuple[CLIPTextModel, UNet2DConditionModel]:
     """Train text encoder and U-Net.
 
     Args:
-        latents: for each schedule (N, 12, h, w) float32, multiplied by the scaling factor of the autoencoder.
-        captions: N captions.
+        latents: of images halved and as they are, each (N, 12, h, w) float32, multiplied by the scaling factor of the
+            autoencoder.
+        scenes: what the N images show.
         tokenizer: tokenizer of the captions.
         folder: holds the checkpoints.
         log: JSON lines file for the losses.
@@ -67,25 +111,29 @@ def train_diffusion(
     torch.manual_seed(2)
     model = TextToImage(build_text_encoder(tokenizer), build_unet()).to(memory_format=torch.channels_last)
     scheduler = build_scheduler()
-    options = {
-        "padding": "max_length",
-        "truncation": True,
-        "max_length": tokenizer.model_max_length,
-        "return_tensors": "pt",
-    }
-    tokens = tokenizer(captions, **options).input_ids
-    empty = tokenizer([""], **options).input_ids
 
-    def loss_at(schedule: TrainingSchedule, images: Tensor, step: int) -> Tensor:
-        generator = step_generator(schedule, step)
-        index = torch.randint(len(images), (schedule.batch,), generator=generator)
-        timesteps = torch.randint(scheduler.config.num_train_timesteps, (schedule.batch,), generator=generator)
-        dropped = torch.rand(schedule.batch, 1, generator=generator) < CAPTION_DROPOUT
-        noise = torch.randn(schedule.batch, *images.shape[1:], generator=generator)
+    def tokens_of(captions: list[str]) -> Tensor:
+        length = tokenizer.model_max_length
+        return tokenizer(
+            captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).input_ids
+
+    tokens = tokens_of([scene.caption for scene in scenes])
+    plain_tokens = tokens_of([replace(scene, zoom=1.0).caption for scene in scenes])
+    empty = tokens_of([""])
+
+    def loss_at(stage: Stage, images: Tensor, step: int) -> Tensor:
+        generator = step_generator(stage.schedule, step)
+        index, timesteps, plain = draw_examples(stage, scenes, scheduler.config.num_train_timesteps, generator)
+        dropped = torch.rand(len(index), 1, generator=generator) < CAPTION_DROPOUT
+        noise = torch.randn(len(index), *images.shape[1:], generator=generator)
         noisy = scheduler.add_noise(images[index], noise, timesteps)
         target = scheduler.get_velocity(images[index], noise, timesteps)
-        return (model(noisy, timesteps, torch.where(dropped, empty, tokens[index])) - target).square().mean()
+        captions = torch.where(plain[:, None], plain_tokens[index], tokens[index])
+        return (model(noisy, timesteps, torch.where(dropped, empty, captions)) - target).square().mean()
 
-    for schedule, images in zip(SCHEDULES, latents, strict=True):
-        run_training(schedule, model, partial(loss_at, schedule, images), folder, log)
+    halved, full = latents
+    for stage in STAGES:
+        images = halved if stage.halved else full
+        run_training(stage.schedule, model, partial(loss_at, stage, images), folder, log)
     return model.text_encoder, model.unet
