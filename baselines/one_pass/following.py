@@ -20,7 +20,7 @@ from scalecrafter.enable import check_pipeline
 from scalecrafter.guidance import Caller, caller_of
 from scalecrafter.handle import check_no_checkpoints, shown
 from scalecrafter.pipeline import sampling_timesteps, vae_scale_factor
-from scalecrafter.schedule import reference_step, timestep_value, training_timestep
+from scalecrafter.schedule import reference_step, timestep_value, train_timesteps, training_timestep
 
 BLOCKS = {"DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"}
 RESIDUALS = (
@@ -46,8 +46,7 @@ class Moment:
 
 def moment_of(scheduler: Any, timestep: Tensor | float) -> Moment:
     """The moment of a U-Net call with what ``scheduler`` passes as its timestep."""
-    length = scheduler.config.get("num_train_timesteps", 1000)
-    return Moment(training_timestep(scheduler, timestep_value(timestep)), length)
+    return Moment(training_timestep(scheduler, timestep_value(timestep)), train_timesteps(scheduler))
 
 
 class Plan(Protocol):

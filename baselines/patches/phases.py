@@ -9,7 +9,7 @@ from torch import Tensor
 
 from baselines.multidiffusion import window_size
 from scalecrafter.pipeline import vae_scale_factor
-from scalecrafter.schedule import timestep_value, training_timestep
+from scalecrafter.schedule import timestep_value, train_timesteps, training_timestep
 
 
 def scale_of(pipe: Any, rows: int, columns: int) -> int:
@@ -36,4 +36,4 @@ def phase_sizes(pipe: Any, height: int, width: int, count: int | None = None) ->
 def cosine(scheduler: Any, timestep: Tensor | float) -> float:
     """(1 + cos(pi (T - t) / T)) / 2: from 1 at the noisiest timestep T to 0."""
     t = training_timestep(scheduler, timestep_value(timestep))
-    return 0.5 * (1 + math.cos(math.pi * (1 - t / scheduler.config.get("num_train_timesteps", 1000))))
+    return 0.5 * (1 + math.cos(math.pi * (1 - t / train_timesteps(scheduler))))
