@@ -20,7 +20,7 @@ from baselines.method import Calls, Request, UNetMethod
 from baselines.windows import Windows
 from scalecrafter.batch import map_batch
 from scalecrafter.patching import Forward, replaced_forward
-from scalecrafter.pipeline import sampling_timesteps, training_size, vae_scale_factor
+from scalecrafter.pipeline import latent_size, sampling_timesteps, training_size, vae_scale_factor
 
 
 def check_affine(pipe: Any) -> None:
@@ -35,8 +35,7 @@ def check_affine(pipe: Any) -> None:
 
 def window_size(pipe: Any) -> tuple[int, int]:
     """(height, width) of the latents that the U-Net was trained on."""
-    height, width = training_size(pipe)
-    return height // vae_scale_factor(pipe), width // vae_scale_factor(pipe)
+    return latent_size(pipe, training_size(pipe))
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,8 @@ class MultiDiffusion(UNetMethod):
 
     def windows(self, pipe: Any, height: int, width: int) -> Windows:
         """The windows for an image of this size in pixels; ValueError if they cannot cover it."""
-        factor = vae_scale_factor(pipe)
-        latent_size = (height // factor, width // factor)
-        return Windows.cover(*latent_size, *window_size(pipe), self.strides(pipe), self.circular)
+        latent = latent_size(pipe, (height, width))
+        return Windows.cover(*latent, *window_size(pipe), self.strides(pipe), self.circular)
 
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
         check_affine(pipe)
@@ -92,11 +90,9 @@ class MultiDiffusion(UNetMethod):
         """The calls for ``count`` windows, ``times`` times over."""
         full, rest = divmod(count, self.window_batch)
         kinds = ((times * full, self.window_batch), (times, rest))
-        latent_size = window_size(pipe)
+        window = window_size(pipe)
         return [
-            Calls(repeated, windows * request.samples, *latent_size)
-            for repeated, windows in kinds
-            if repeated and windows
+            Calls(repeated, windows * request.samples, *window) for repeated, windows in kinds if repeated and windows
         ]
 
     @contextmanager

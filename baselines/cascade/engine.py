@@ -17,9 +17,10 @@ from torch import Tensor
 from baselines.cascade.images import decode
 from baselines.cascade.parts import Listed, Part, check_scheduler
 from baselines.cascade.sampling import Sampling, Stage, encode_prompts, is_sdxl
-from baselines.cascade.sizes import Size, latent_size, start_size
+from baselines.cascade.sizes import Size, start_size
 from baselines.method import Calls, Request, Sampler, as_uint8, check_finite
 from scalecrafter.enable import check_pipeline, enable
+from scalecrafter.pipeline import latent_size
 from scalecrafter.settings import Settings
 
 CONDITIONED_ON = ("base", "stage", "target")

@@ -19,9 +19,9 @@ from baselines.cascade.engine import Cascade
 from baselines.cascade.images import enlarged_images, nearest
 from baselines.cascade.parts import Listed, Part
 from baselines.cascade.sampling import Sampling, is_sdxl
-from baselines.cascade.sizes import Size, doublings, geometric_sizes, latent_size
+from baselines.cascade.sizes import Size, doublings, geometric_sizes
 from scalecrafter.patching import Forward, replaced_forward
-from scalecrafter.pipeline import vae_scale_factor
+from scalecrafter.pipeline import latent_size, vae_scale_factor
 
 
 @dataclass(frozen=True)

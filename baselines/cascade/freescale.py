@@ -19,10 +19,10 @@ from baselines.cascade.attention import ScaleFusion
 from baselines.cascade.parts import progress_of
 from baselines.cascade.sampling import Sampling
 from baselines.cascade.sdedit import SDEdit
-from baselines.cascade.sizes import latent_size
 from scalecrafter.convolutions import is_spatial
 from scalecrafter.freeu import FreeU
 from scalecrafter.patching import replaced_forward
+from scalecrafter.pipeline import latent_size
 from scalecrafter.schedule import REFERENCE_STEPS
 from scalecrafter.settings import Settings
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from baselines.cascade.sizes import Size, latent_size
+from baselines.cascade.sizes import Size
+from scalecrafter.pipeline import latent_size
 
 
 @contextmanager

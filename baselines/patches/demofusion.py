@@ -20,7 +20,7 @@ from baselines.cascade.engine import Cascade
 from baselines.cascade.images import enlarged_latents
 from baselines.cascade.parts import Part
 from baselines.cascade.sampling import Sampling, is_sdxl
-from baselines.cascade.sizes import Size, latent_size
+from baselines.cascade.sizes import Size
 from baselines.method import Calls, Request
 from baselines.multidiffusion import check_affine, place_windows, window_size
 from baselines.patches.crops import Crops, jittered
@@ -28,7 +28,7 @@ from baselines.patches.phases import cosine, phase_sizes, scale_of
 from baselines.patches.predicting import calls_on_parts, predict_parts
 from baselines.patches.views import blurred, dilated_views, interleave, pad_to_multiple, statistics, with_statistics
 from baselines.windows import Windows
-from scalecrafter.pipeline import vae_scale_factor
+from scalecrafter.pipeline import latent_size, vae_scale_factor
 
 
 @dataclass(frozen=True)

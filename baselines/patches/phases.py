@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from baselines.multidiffusion import window_size
-from scalecrafter.pipeline import vae_scale_factor
+from scalecrafter.pipeline import latent_size, vae_scale_factor
 from scalecrafter.schedule import timestep_value, train_timesteps, training_timestep
 
 
@@ -23,8 +23,7 @@ def phase_sizes(pipe: Any, height: int, width: int, count: int | None = None) ->
     The first has the training size along the axis that grows most, and the aspect ratio of the image; then follow the
     multiples of that size, and last the image's. ``count``: so many of them, evenly; None: all.
     """
-    factor = vae_scale_factor(pipe)
-    latent = (height // factor, width // factor)
+    factor, latent = vae_scale_factor(pipe), latent_size(pipe, (height, width))
     last = scale_of(pipe, *latent)
     side, base = max(zip(latent, window_size(pipe), strict=True), key=lambda pair: pair[0] / pair[1])
     most = last if count is None else min(count, last)
