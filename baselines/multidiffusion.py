@@ -20,7 +20,7 @@ from baselines.method import Calls, Request, UNetMethod
 from baselines.windows import Windows
 from scalecrafter.batch import map_batch
 from scalecrafter.patching import Forward, replaced_forward
-from scalecrafter.pipeline import latent_size, sampling_timesteps, training_size, vae_scale_factor
+from scalecrafter.pipeline import is_sdxl, latent_size, sampling_timesteps, training_size, vae_scale_factor
 
 
 def check_affine(pipe: Any) -> None:
@@ -75,7 +75,7 @@ class MultiDiffusion(UNetMethod):
         if self.window_batch < 1:
             raise ValueError(f"window_batch must be at least 1, not {self.window_batch}")
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
-        if pipe.unet.config.addition_embed_type != "text_time":
+        if not is_sdxl(pipe.unet):
             del options["crop_coordinates"]  # only SDXL's U-Net is conditioned on them
         windows = self.windows(pipe, height, width)
         window = {"window": [windows.height, windows.width], "stride": list(self.strides(pipe))}

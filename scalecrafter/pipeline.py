@@ -58,6 +58,11 @@ def model_family(unet: Any) -> str | None:
     return FAMILIES.get((width, len(unet.config.block_out_channels))) if isinstance(width, int) else None
 
 
+def is_sdxl(unet: Any) -> bool:
+    """Whether a U-Net is conditioned on pooled text and sizes, as SDXL's is."""
+    return bool(unet.config.addition_embed_type == "text_time")
+
+
 UNETS = (
     "UNet2DConditionModel",
     *("UNetMotionModel", "UNet3DConditionModel", "UNetSpatioTemporalConditionModel"),  # video: frames are images

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from baselines.cascade.images import decode
 from baselines.cascade.parts import Listed, Part, check_scheduler
-from baselines.cascade.sampling import Sampling, Stage, encode_prompts, is_sdxl
+from baselines.cascade.sampling import Sampling, Stage, encode_prompts
 from baselines.cascade.sizes import Size, start_size
 from baselines.method import Calls, Request, Sampler, as_uint8, check_finite
 from scalecrafter.enable import check_pipeline, enable
-from scalecrafter.pipeline import latent_size
+from scalecrafter.pipeline import is_sdxl, latent_size
 from scalecrafter.settings import Settings
 
 CONDITIONED_ON = ("base", "stage", "target")
@@ -117,7 +117,7 @@ class Cascade:
         sizes = [stage.size for stage in stages]
         options = self.options(pipe, sizes)
         del options["count"]
-        if not is_sdxl(pipe):
+        if not is_sdxl(pipe.unet):
             del options["size_condition"]
         return options | {"sizes": [list(size) for size in sizes]}
 

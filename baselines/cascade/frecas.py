@@ -18,10 +18,10 @@ from baselines.cascade.attention import at_level, level_of
 from baselines.cascade.engine import Cascade
 from baselines.cascade.images import enlarged_images, nearest
 from baselines.cascade.parts import Listed, Part
-from baselines.cascade.sampling import Sampling, is_sdxl
+from baselines.cascade.sampling import Sampling
 from baselines.cascade.sizes import Size, doublings, geometric_sizes
 from scalecrafter.patching import Forward, replaced_forward
-from scalecrafter.pipeline import latent_size, vae_scale_factor
+from scalecrafter.pipeline import is_sdxl, latent_size, vae_scale_factor
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class FreCaS(Cascade):
         """The published plan with this method's own values; ValueError if there is none for ``count`` sizes."""
         own: dict[str, Any] = {name: getattr(self, name) for name in ("gamma", "guidance_ratio", "map_weight")}
         own |= {"ends": self.ends and tuple(self.ends), "calls": self.calls_of_50 and tuple(self.calls_of_50)}
-        published = PUBLISHED[is_sdxl(pipe), min(max(count, 2), 3)]
+        published = PUBLISHED[is_sdxl(pipe.unet), min(max(count, 2), 3)]
         plan = Plan(**(asdict(published) | {name: value for name, value in own.items() if value is not None}))
         if count > 1 and not len(plan.ends) == len(plan.calls) == count:
             raise ValueError(

@@ -13,11 +13,7 @@ from torch import Tensor
 from baselines.cascade.parts import Listed, Part, Trajectory
 from baselines.cascade.sizes import Size
 from baselines.method import Request
-
-
-def is_sdxl(pipe: Any) -> bool:
-    """Whether the U-Net is conditioned on pooled text and sizes."""
-    return bool(pipe.unet.config.addition_embed_type == "text_time")
+from scalecrafter.pipeline import is_sdxl
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Conditions:
 def encode_prompts(pipe: Any, prompts: Sequence[str], guided: bool) -> Conditions:
     """Encode prompts with the pipeline's own method."""
     device = pipe._execution_device
-    if is_sdxl(pipe):
+    if is_sdxl(pipe.unet):
         cond, uncond, pooled, uncond_pooled = pipe.encode_prompt(
             prompt=list(prompts), device=device, num_images_per_prompt=1, do_classifier_free_guidance=guided
         )

@@ -18,7 +18,7 @@ from baselines.one_pass.filtering import Filtering
 from baselines.one_pass.following import OnePass, check_blocks
 from baselines.one_pass.sdxl_sizes import Enlargement, enlargement_of
 from scalecrafter.convolutions import find_convolutions
-from scalecrafter.pipeline import training_size, vae_scale_factor
+from scalecrafter.pipeline import is_sdxl, training_size, vae_scale_factor
 from scalecrafter.schedule import REFERENCE_STEPS
 from scalecrafter.settings import expand
 
@@ -94,7 +94,7 @@ class FouriScale(OnePass):
         layers = tuple(expand(dict.fromkeys(LAYERS[levels] if self.layers is None else self.layers)))
         find_convolutions(pipe.unet, layers)
         factor = vae_scale_factor(pipe)
-        conditioned = pipe.unet.config.addition_embed_type == "text_time" and self.size_conditions and levels == 3
+        conditioned = is_sdxl(pipe.unet) and self.size_conditions and levels == 3
         return Filtering(
             layers=layers,
             base=(base.height / factor, base.width / factor),

@@ -19,7 +19,7 @@ from torch import Tensor
 from baselines.cascade.engine import Cascade
 from baselines.cascade.images import enlarged_latents
 from baselines.cascade.parts import Part
-from baselines.cascade.sampling import Sampling, is_sdxl
+from baselines.cascade.sampling import Sampling
 from baselines.cascade.sizes import Size
 from baselines.method import Calls, Request
 from baselines.multidiffusion import check_affine, place_windows, window_size
@@ -28,7 +28,7 @@ from baselines.patches.phases import cosine, phase_sizes, scale_of
 from baselines.patches.predicting import calls_on_parts, predict_parts
 from baselines.patches.views import blurred, dilated_views, interleave, pad_to_multiple, statistics, with_statistics
 from baselines.windows import Windows
-from scalecrafter.pipeline import latent_size, vae_scale_factor
+from scalecrafter.pipeline import is_sdxl, latent_size, vae_scale_factor
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class DemoFusion(Cascade):
         off = set() if self.windows else {"stride", "jitter", "crops", "crop_coordinates"}
         off |= set() if self.dilated and self.sigma else {"sigma", "blur_exponent", "filter_reach"}
         off |= set() if self.windows and self.dilated else {"fusion_exponent"}
-        return off | (set() if is_sdxl(pipe) else {"crop_coordinates"})  # only SDXL is conditioned on them
+        return off | (set() if is_sdxl(pipe.unet) else {"crop_coordinates"})  # only SDXL is conditioned on them
 
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
         options = super().describe(pipe, height, width)
@@ -193,7 +193,7 @@ class DemoFusion(Cascade):
         self, sampling: Sampling, crops: Crops, conditions: dict[str, Any], indices: range
     ) -> dict[str, Any]:
         """The conditions of a call on these crops: SDXL is told where each lies, at the border if beyond it."""
-        if not (self.crop_coordinates and is_sdxl(sampling.pipe)):
+        if not (self.crop_coordinates and is_sdxl(sampling.pipe.unet)):
             return conditions
         places = [[(max(0, top), max(0, left)) for top, left in corners] for corners in crops.corners]
         halves, images = range(2 if sampling.conditions.guided else 1), range(len(places))
