@@ -136,7 +136,7 @@ class DiffuseHigh(Cascade):
         return reference
 
     def edit_clean(self, sampling: Sampling, clean: Tensor, t: Any) -> Tensor | None:
-        if sampling.stage.index == 0 or progress_of(sampling.pipe.scheduler, float(t)) >= self.guided:
+        if sampling.stage.index == 0 or progress_of(sampling.pipe.scheduler, t) >= self.guided:
             return None
         pairs = zip(clean.split(1), sampling.memory["low bands"], strict=True)
         return torch.cat([self.kept(sampling.pipe, *pair) for pair in pairs])

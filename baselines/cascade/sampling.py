@@ -10,7 +10,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from baselines.cascade.parts import Listed, Part, Trajectory
+from baselines.cascade.parts import Listed, Part, Trajectory, cosine
 from baselines.cascade.sizes import Size
 from baselines.method import Request
 from scalecrafter.pipeline import is_sdxl
@@ -97,6 +97,15 @@ class Sampling:
     reference: Tensor | None = None
     noise: Tensor | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+
+    def blended(self, latents: Tensor, t: Any, exponent: float | None) -> Tensor:
+        """Latents of a call blended with the reference, which has the call's noise and `cosine` to the power of
+        ``exponent`` as weight; as they are in the first stage, or with None.
+        """
+        if exponent is None or self.reference is None or self.noise is None:
+            return latents
+        weight = cosine(self.pipe.scheduler, t) ** exponent
+        return (1 - weight) * latents + weight * self.trajectory.noised(self.reference, self.noise, t)
 
     def draw(self, like: Tensor) -> Tensor:
         """Unit Gaussian noise with the shape of ``like``, each image's from its generator."""

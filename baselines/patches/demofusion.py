@@ -18,13 +18,13 @@ from torch import Tensor
 
 from baselines.cascade.engine import Cascade
 from baselines.cascade.images import enlarged_latents
-from baselines.cascade.parts import Part
+from baselines.cascade.parts import Part, cosine
 from baselines.cascade.sampling import Sampling
 from baselines.cascade.sizes import Size
 from baselines.method import Calls, Request
 from baselines.multidiffusion import check_affine, place_windows, window_size
 from baselines.patches.crops import Crops, jittered
-from baselines.patches.phases import cosine, phase_sizes, scale_of
+from baselines.patches.phases import phase_sizes, scale_of
 from baselines.patches.predicting import calls_on_parts, predict_parts
 from baselines.patches.views import blurred, dilated_views, interleave, pad_to_multiple, statistics, with_statistics
 from baselines.windows import Windows
@@ -144,11 +144,7 @@ class DemoFusion(Cascade):
         return enlarged_latents(sampling.pipe, latents, sampling.stage.size)
 
     def before_call(self, sampling: Sampling, latents: Tensor, t: Any) -> Tensor:
-        if sampling.reference is None or sampling.noise is None or self.residual_exponent is None:
-            return latents
-        weight = cosine(sampling.pipe.scheduler, t) ** self.residual_exponent
-        path = sampling.trajectory.noised(sampling.reference, sampling.noise, t)
-        return (1 - weight) * latents + weight * path
+        return sampling.blended(latents, t, self.residual_exponent)
 
     def end_stage(self, sampling: Sampling, latents: Tensor) -> Tensor:
         if sampling.stage.index == 0:

@@ -1,15 +1,12 @@
-"""Sizes of phases, one for each multiple of the training size, and the weight that falls during each."""
+"""Sizes of phases, one for each multiple of the training size."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from torch import Tensor
-
 from baselines.multidiffusion import window_size
 from scalecrafter.pipeline import latent_size, vae_scale_factor
-from scalecrafter.schedule import timestep_value, train_timesteps, training_timestep
 
 
 def scale_of(pipe: Any, rows: int, columns: int) -> int:
@@ -30,9 +27,3 @@ def phase_sizes(pipe: Any, height: int, width: int, count: int | None = None) ->
     scales = [1 + round((last - 1) * i / (most - 1)) for i in range(most - 1)] if most > 1 else []
     smaller = [tuple(max(1, full * s * base // side) * factor for full in latent) for s in scales]
     return [*((rows, columns) for rows, columns in smaller), (height, width)]
-
-
-def cosine(scheduler: Any, timestep: Tensor | float) -> float:
-    """(1 + cos(pi (T - t) / T)) / 2: from 1 at the noisiest timestep T to 0."""
-    t = training_timestep(scheduler, timestep_value(timestep))
-    return 0.5 * (1 + math.cos(math.pi * (1 - t / train_timesteps(scheduler))))

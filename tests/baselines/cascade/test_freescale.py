@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional
 
 from baselines.cascade.attention import ScaleFusion, gaussian, level_of, window_count, window_starts
-from baselines.cascade.freescale import FreeScale, blend_weight, deep_convolutions
+from baselines.cascade.freescale import FreeScale, deep_convolutions
+from baselines.cascade.parts import cosine
 from baselines.cascade.sdedit import SDEdit
 from baselines.method import Request, Sampler
 from scalecrafter.schedule import step_of_call
@@ -28,7 +29,7 @@ def test_published_weights_and_windows_in_time(pipe):
     """At calls 15, 20, 30 and 40 of 50; dilation in calls 15 to 34."""
     weights = {15: 0.591728, 20: 0.391708, 30: 0.100742, 40: 0.006191}
     for index, weight in weights.items():
-        assert blend_weight(1 - (981 - 20 * index) / 1000, 2.0) == pytest.approx(weight, abs=1e-6)
+        assert cosine(pipe.scheduler, 981 - 20 * index) ** 2 == pytest.approx(weight, abs=1e-6)
     calls = METHOD.parts(pipe, [(32, 32), (64, 64)], 50)[1].trajectory(pipe.scheduler).timesteps.tolist()
     assert len(calls) == 35
     dilated = [t for t in calls if step_of_call(pipe.scheduler, t) < METHOD.dilate_until]
