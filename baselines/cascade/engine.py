@@ -84,9 +84,13 @@ class Cascade:
 
     def predict(self, sampling: Sampling, inputs: Tensor, t: Any) -> Tensor:
         """The guided prediction for the U-Net's inputs (N, C, rows, columns)."""
-        pair = torch.cat([inputs] * 2) if sampling.conditions.guided else inputs
+        pair = sampling.conditions.doubled(inputs)
         with self.changed_unet(sampling, t):
             prediction: Tensor = sampling.pipe.unet(pair, t, **sampling.arguments, return_dict=False)[0]
+        return self.guide_halves(sampling, prediction)
+
+    def guide_halves(self, sampling: Sampling, prediction: Tensor) -> Tensor:
+        """What both halves of a prediction give, or the prediction itself if there is but one."""
         return self.guide(sampling, *prediction.chunk(2)) if sampling.conditions.guided else prediction
 
     def guide(self, sampling: Sampling, uncond: Tensor, cond: Tensor) -> Tensor:

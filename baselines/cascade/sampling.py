@@ -30,6 +30,10 @@ class Conditions:
     pooled: Tensor | None
     guided: bool
 
+    def doubled(self, inputs: Tensor) -> Tensor:
+        """A call's inputs (N, ...), once for each half."""
+        return torch.cat([inputs] * 2) if self.guided else inputs
+
     def arguments(self, pipe: Any, size: Size) -> dict[str, Any]:
         """Keyword arguments of a U-Net call; ``size`` is what SDXL is told to be the original and target size."""
         if self.pooled is None:

@@ -164,7 +164,7 @@ class DemoFusion(Cascade):
 
     def predict_parts(self, sampling: Sampling, parts: list[Tensor], t: Any, change: Any = None) -> list[Tensor]:
         """Predictions of parts of the latent, both halves if guided."""
-        pairs = [torch.cat([part] * 2) for part in parts] if sampling.conditions.guided else parts
+        pairs = [sampling.conditions.doubled(part) for part in parts]
         return predict_parts(sampling.pipe.unet, pairs, t, sampling.arguments, self.part_batch, change)
 
     def crops(self, sampling: Sampling) -> Crops:
@@ -183,7 +183,7 @@ class DemoFusion(Cascade):
 
     def guided_crop(self, sampling: Sampling, pair: Tensor) -> Tensor:
         """The prediction of a crop, from both halves if guided."""
-        return self.guide(sampling, *pair.chunk(2)) if sampling.conditions.guided else pair
+        return self.guide_halves(sampling, pair)
 
     def condition(
         self, sampling: Sampling, crops: Crops, conditions: dict[str, Any], indices: range
@@ -209,5 +209,4 @@ class DemoFusion(Cascade):
 
     def predict_each(self, sampling: Sampling, views: list[Tensor], t: Any) -> list[Tensor]:
         """The prediction of each view."""
-        pairs = self.predict_parts(sampling, views, t)
-        return [self.guide(sampling, *pair.chunk(2)) for pair in pairs] if sampling.conditions.guided else pairs
+        return [self.guide_halves(sampling, pair) for pair in self.predict_parts(sampling, views, t)]
