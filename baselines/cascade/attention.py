@@ -1,4 +1,5 @@
-"""Attention over windows and over the whole map, fused: FreeScale's scale fusion (Qiu et al., ICCV 2025).
+"""Maps of attention, and attention over windows and over the whole map, fused: FreeScale's scale fusion (Qiu et al.,
+ICCV 2025).
 
 Windows of the size seen in training (local) draw details well and repeat objects; attention over the whole map
 (global) does neither. The output is global + G(local - global), with a Gaussian low-pass G over the map.
@@ -38,6 +39,12 @@ def level_of(latent: Size, tokens: int) -> int:
 def at_level(latent: Size, level: int) -> Size:
     """(rows, columns) of a latent that the U-Net has halved ``level`` times."""
     return -(-latent[0] // 2**level), -(-latent[1] // 2**level)
+
+
+def attention_map(attention: Any, queries: Tensor, keys: Tensor) -> Tensor:
+    """(N, queries, keys) softmax(Q K^T / sqrt(d)) of a layer's (N, tokens, heads d), the mean over heads, float32."""
+    q, k = (x.float().unflatten(2, (attention.heads, -1)).transpose(1, 2) for x in (queries, keys))
+    return (q @ k.transpose(2, 3) * attention.scale).softmax(-1).mean(1)
 
 
 def window_count(length: int, window: int) -> int:

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from baselines.cascade.attention import attention_map
+
 
 @dataclass
 class Maps:
@@ -26,11 +28,8 @@ class Maps:
     count: int = 0
 
     def add(self, attention: Any, queries: Tensor, keys: Tensor) -> None:
-        """Add softmax(Q K^T / sqrt(d)) of a layer's (N, tokens, heads d) queries and keys."""
-        q, k = (
-            x[-self.images :].float().unflatten(-1, (attention.heads, -1)).transpose(1, 2) for x in (queries, keys)
-        )
-        maps = (q @ k.transpose(-1, -2) * attention.scale).softmax(-1).mean(1)
+        """Add `attention_map` of a layer's (N, tokens, heads d) queries and keys."""
+        maps = attention_map(attention, queries[-self.images :], keys[-self.images :])
         self.total = maps if self.total is None else self.total + maps
         self.count += 1
 
