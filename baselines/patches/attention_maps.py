@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from baselines.attention_scaling import check_projections
 from baselines.cascade.attention import attention_map
 
 
@@ -53,8 +54,7 @@ def cross_attentions(unet: Any, level: int) -> list[Any]:
     if not (0 <= level < len(found) and found[level]):
         levels = ", ".join(str(i) for i, modules in enumerate(found) if modules)
         raise ValueError(f"this U-Net has no cross-attention at attention_level={level}: choose one of {levels}")
-    if any(getattr(module, "fused_projections", False) for module in found[level]):
-        raise ValueError("the pipeline's attention projections are fused: call pipe.unfuse_qkv_projections() first")
+    check_projections(found[level])
     return found[level]
 
 
