@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from baselines.cascade.images import bicubic, encode, enlarged_images, nearest, pillow_bicubic
+from baselines.autoencoder import encode
+from baselines.cascade.images import bicubic, enlarged_images, nearest, pillow_bicubic
 from baselines.cascade.sdedit import SDEdit
 from baselines.cascade.sizes import doublings, geometric_sizes, linear_sizes, start_size
 from baselines.direct import Direct
@@ -68,6 +69,20 @@ def test_one_stage_is_the_stock_pipeline(named, options):
     _, pipe = named
     expected = generate(Direct(), pipe, size=(32, 32), steps=4, **options)
     assert np.array_equal(generate(SDEdit(), pipe, size=(32, 32), steps=4, **options), expected)
+
+
+def test_the_autoencoder_is_in_float32_where_the_stock_pipeline_has_it_so(named):
+    """SDXL's, which overflows in float16, and no other."""
+    _, pipe = named
+    pipe.to(torch.float16)
+    types = set()
+    for coder in (pipe.vae.encoder, pipe.vae.decoder):
+        coder.conv_in.register_forward_pre_hook(lambda module, args: types.add(args[0].dtype))
+    generate(Direct(), pipe, [1], size=(32, 32))
+    (expected,) = types
+    generate(SDEdit(space="rgb"), pipe, [1])
+    assert types == {expected}
+    assert pipe.vae.dtype == torch.float16
 
 
 @pytest.mark.parametrize("scheduler", [*SCHEDULERS, "PNDM", "LMSDiscrete", "KDPM2Discrete", "DDPM"])
