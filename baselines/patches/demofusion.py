@@ -25,9 +25,8 @@ from baselines.method import Calls, Request
 from baselines.multidiffusion import check_affine, place_windows, window_size
 from baselines.patches.crops import Crops, jittered
 from baselines.patches.phases import phase_sizes, scale_of
-from baselines.patches.predicting import calls_on_parts, predict_parts
 from baselines.patches.views import blurred, dilated_views, interleave, pad_to_multiple, statistics, with_statistics
-from baselines.windows import Windows
+from baselines.windows import Windows, calls_on_parts, predict_parts
 from scalecrafter.pipeline import is_sdxl, latent_size, vae_scale_factor
 
 
@@ -132,10 +131,11 @@ class DemoFusion(Cascade):
             factor, s = vae_scale_factor(pipe), scale_of(pipe, rows, columns)
             grid = self.grid(pipe, (rows * factor, columns * factor))
             if self.windows:
-                calls += calls_on_parts(times, len(grid), self.part_batch, request.samples, grid.height, grid.width)
+                crop = (grid.height, grid.width)
+                calls += calls_on_parts(len(grid), times, self.part_batch, request.samples, crop)
             if self.dilated:
                 view = (-(-rows // s), -(-columns // s))
-                calls += calls_on_parts(times, s * s, self.part_batch, request.samples, *view)
+                calls += calls_on_parts(s * s, times, self.part_batch, request.samples, view)
         return calls
 
     # What happens in a phase.
@@ -165,7 +165,7 @@ class DemoFusion(Cascade):
     def predict_parts(self, sampling: Sampling, parts: list[Tensor], t: Any, change: Any = None) -> list[Tensor]:
         """Predictions of parts of the latent, both halves if guided."""
         pairs = [sampling.conditions.doubled(part) for part in parts]
-        return predict_parts(sampling.pipe.unet, pairs, t, sampling.arguments, self.part_batch, change)
+        return predict_parts(sampling.pipe.unet, pairs, (t,), sampling.arguments, self.part_batch, change)
 
     def crops(self, sampling: Sampling) -> Crops:
         """Crops at the offsets of this step."""
