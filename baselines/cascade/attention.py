@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from baselines.cascade.images import blur, gaussian
 from baselines.cascade.sizes import Size
 from scalecrafter.patching import Forward
 
@@ -60,18 +60,6 @@ def window_starts(length: int, window: int, moves: Sequence[float]) -> list[int]
     starts = [round(index * (length - window) / last) if last else 0 for index in range(len(moves))]
     inside = [start + round(move * (window // 8)) for start, move in zip(starts, moves, strict=True)]
     return [max(0, start) for start in (starts[:1] + inside[1:-1] + starts[-1:] if last else starts)]
-
-
-def gaussian(x: Tensor, side: int, dims: Sequence[int]) -> Tensor:
-    """``x`` filtered along some dimensions by a Gaussian of ``side`` taps (odd) and deviation 1; zeros outside."""
-    distance = torch.arange(side, device=x.device, dtype=x.dtype) - side // 2
-    taps = torch.exp(-0.5 * distance**2)
-    taps = (taps / taps.sum()).view(1, 1, side)
-    for dim in dims:
-        turned = x.transpose(dim, -1)
-        flat = functional.conv1d(turned.reshape(-1, 1, turned.shape[-1]), taps, padding=side // 2)
-        x = flat.view(turned.shape).transpose(dim, -1)
-    return x
 
 
 @dataclass(frozen=True)
@@ -120,7 +108,7 @@ class ScaleFusion:
         everywhere = self.interleaved(plain, x, size) if self.strided else plain(x)
         difference = self.local(plain, x, size, at_level(self.base, level)) - everywhere
         maps = difference.transpose(1, 2).unflatten(2, size)
-        low = gaussian(maps, 2 * max(self.ratios) - 1, (1, 2, 3) if self.channels else (2, 3))
+        low = blur(maps, gaussian(2 * max(self.ratios) - 1, 1.0), (1, 2, 3) if self.channels else (2, 3))
         return everywhere + low.flatten(2).transpose(1, 2)
 
     def interleaved(self, plain: Forward, x: Tensor, size: Size) -> Tensor:

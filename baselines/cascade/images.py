@@ -1,8 +1,8 @@
-"""From one size to the next: decoding, enlarging and encoding, or enlarging latents as they are."""
+"""From one size to the next: images and latents enlarged, and their Gaussian filter."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -55,3 +55,20 @@ def enlarged_images(
         image = enlarge(decode(pipe, latent).float(), size)
         found.append(encode(pipe, image, None if generators is None else generators[index]))
     return torch.cat(found).to(latents)
+
+
+def gaussian(side: int, sigma: float) -> Tensor:
+    """(side,) weights of a Gaussian filter, with sum one; ``side`` is odd."""
+    distance = torch.arange(side, dtype=torch.float64) - side // 2
+    weights = torch.exp(-0.5 * (distance / sigma) ** 2)
+    return weights / weights.sum()
+
+
+def blur(x: Tensor, weights: Tensor, dims: Sequence[int]) -> Tensor:
+    """``x`` filtered along each of ``dims`` with the same odd number of weights, zeros outside."""
+    line = weights.to(x).view(1, 1, -1)
+    for dim in dims:
+        turned = x.transpose(dim, -1)
+        flat = functional.conv1d(turned.reshape(-1, 1, turned.shape[-1]), line, padding=len(weights) // 2)
+        x = flat.view(turned.shape).transpose(dim, -1)
+    return x

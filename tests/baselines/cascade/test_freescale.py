@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from baselines.cascade.attention import ScaleFusion, gaussian, level_of, window_count, window_starts
+from baselines.cascade.attention import ScaleFusion, level_of, window_count, window_starts
 from baselines.cascade.freescale import FreeScale, deep_convolutions
+from baselines.cascade.images import blur, gaussian
 from baselines.cascade.parts import cosine
 from baselines.cascade.sdedit import SDEdit
 from baselines.method import Request, Sampler
@@ -81,11 +82,11 @@ def test_gaussian():
     impulse[0, 4, 4, 4] = 1
     published = {3: (0.274069, 0.451863), 7: (0.242036, 0.399050)}
     for side, (beside, centre) in published.items():
-        filtered = gaussian(impulse, side, (3,))
+        filtered = blur(impulse, gaussian(side, 1.0), (3,))
         assert filtered[0, 4, 4, 3:5].tolist() == pytest.approx([beside, centre], abs=1e-5)
         expected = {3: 0.092261, 7: 0.063545}[side]
-        assert gaussian(impulse, side, (1, 2, 3))[0, 4, 4, 4].item() == pytest.approx(expected, abs=1e-5)
-    assert torch.equal(gaussian(impulse, 1, (2, 3)), impulse)
+        assert blur(impulse, gaussian(side, 1.0), (1, 2, 3))[0, 4, 4, 4].item() == pytest.approx(expected, abs=1e-5)
+    assert torch.equal(blur(impulse, gaussian(1, 1.0), (2, 3)), impulse)
 
 
 def fusion(latent, base, **options):
