@@ -74,8 +74,9 @@ def score_problem(path: Path, records: Sequence[Record]) -> str | None:
     """Why a file of scores does not belong to the images; None if it does, or if it does not say of which it is."""
     try:
         scores = json.loads(path.read_bytes())
-        n, protocol, images = scores["n"], scores["protocol"], scores.get("images")
-        prompts, base = protocol["prompts_sha256"], protocol["base_run"]
+        n, protocol, images = int(scores["n"]), scores["protocol"], scores.get("images")
+        prompts, base = protocol["prompts_sha256"], str(protocol["base_run"])
+        hashes = None if images is None else (images["sha256"], images["base_sha256"])
     except DAMAGED:
         return "is damaged"
     changed = "was changed after it was written" if is_changed(scores) else None
@@ -83,14 +84,14 @@ def score_problem(path: Path, records: Sequence[Record]) -> str | None:
         return f"is of {n} images, and {len(records)} are whole"
     scored = sorted(records, key=lambda record: record.id)[:n]
     listed = json.dumps([[record.id, record.prompt] for record in scored])
-    if images is None or n < len(records) and hashlib.sha256(listed.encode()).hexdigest() != prompts:
+    if hashes is None or n < len(records) and hashlib.sha256(listed.encode()).hexdigest() != prompts:
         return changed  # it is of an older version, or of prompts that are not the first by id
     ids = [record.id for record in scored]
-    if images["sha256"] != images_digest(records, ids):
+    if hashes[0] != images_digest(records, ids):
         return "is of other images"
     folder = path.parent if path.name == METRICS else path.parent.parent
     for other in folder.parent.glob(f"*-{base[:8]}"):
-        if images["base_sha256"] != images_digest(whole_records(other), ids):
+        if hashes[1] != images_digest(whole_records(other), ids):
             return f"is of other base samples than those in {other.name}"
     return changed
 
