@@ -15,7 +15,7 @@ import numpy as np
 from eval.images import ImageFile
 from eval.index import FILE as INDEX
 from eval.index import read_index
-from experiments.sampling.manifest import Record, images_digest, whole_records
+from experiments.sampling.manifest import Record, images_digest, prompts_digest, whole_records
 from experiments.scoring.stored import is_changed
 
 DAMAGED = (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile)
@@ -83,8 +83,8 @@ def score_problem(path: Path, records: Sequence[Record]) -> str | None:
     if n > len(records):
         return f"is of {n} images, and {len(records)} are whole"
     scored = sorted(records, key=lambda record: record.id)[:n]
-    listed = json.dumps([[record.id, record.prompt] for record in scored])
-    if hashes is None or n < len(records) and hashlib.sha256(listed.encode()).hexdigest() != prompts:
+    listed = prompts_digest((record.id, record.prompt) for record in scored)
+    if hashes is None or n < len(records) and listed != prompts:
         return changed  # it is of an older version, or of prompts that are not the first by id
     ids = [record.id for record in scored]
     if hashes[0] != images_digest(records, ids):
