@@ -93,7 +93,7 @@ class Handle:
         """For its size; ValueError if the method is enabled for another one."""
         factor = vae_scale_factor(self._pipe)
         size = sample.shape[-2] * factor, sample.shape[-1] * factor
-        if self._only not in (None, size):
+        if self._only is not None and self._only != size:
             raise ValueError(
                 f"the method is enabled for {shown(self._only)} (height x width), and the pipeline was called at "
                 f"{shown(size)}: call it at that size, or enable the method without height and width"
@@ -190,5 +190,5 @@ def check_finite(prediction: Tensor) -> None:
         )
 
 
-def shown(size: tuple[int, int] | None) -> str:
-    return "" if size is None else f"{size[0]}x{size[1]}"
+def shown(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
