@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scalecrafter.batch import batch_sizes, map_batch
+from scalecrafter.batch import batch_sizes, map_batch, sample_and_timestep
 from scalecrafter.guidance import Caller, caller_of, check_damping_possible, noise_damped
 from scalecrafter.layers import Layers
 from scalecrafter.patching import OutsideGraphs
@@ -113,8 +113,7 @@ class Handle:
             return
         self._now.call = None
         check_no_checkpoints(unet)
-        sample = kwargs["sample"] if "sample" in kwargs else args[0]
-        timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
+        sample, timestep = sample_and_timestep(args, kwargs)
         caller = caller_of(unet, self._pipe)
         settings = self._settings_of_call(sample)
         may_overflow = sample.dtype == torch.float16 or torch.is_autocast_enabled("cuda")
