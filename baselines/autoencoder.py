@@ -16,7 +16,7 @@ from scalecrafter.pipeline import is_sdxl
 def precise(pipe: Any) -> Iterator[None]:
     """SDXL's autoencoder in float32 if it is in float16, in which it overflows; exactly as before on exit."""
     vae = pipe.vae
-    overflows = vae.dtype == torch.float16 and vae.config.force_upcast and is_sdxl(pipe.unet)
+    overflows = vae.dtype == torch.float16 and vae.config.force_upcast and is_sdxl(pipe)
     if overflows:
         vae.to(torch.float32)
     try:

@@ -74,7 +74,7 @@ class MultiDiffusion(UNetMethod):
         if self.window_batch < 1:
             raise ValueError(f"window_batch must be at least 1, not {self.window_batch}")
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
-        if not is_sdxl(pipe.unet):
+        if not is_sdxl(pipe):
             del options["crop_coordinates"]  # only SDXL's U-Net is conditioned on them
         windows = self.windows(pipe, height, width)
         window = {"window": [windows.height, windows.width], "stride": list(self.strides(pipe))}
@@ -122,7 +122,7 @@ class MultiDiffusion(UNetMethod):
         def placed(conditions: dict[str, Any], chosen: range) -> dict[str, Any]:
             return place_windows(conditions, [corners[i] for i in chosen], len(parts[0]), vae_scale_factor(pipe))
 
-        change = placed if self.crop_coordinates and is_sdxl(pipe.unet) else None
+        change = placed if self.crop_coordinates and is_sdxl(pipe) else None
         return predict_parts(plain, parts, args, kwargs, self.window_batch, change)
 
 

@@ -58,9 +58,9 @@ def model_family(unet: Any) -> str | None:
     return FAMILIES.get((width, len(unet.config.block_out_channels))) if isinstance(width, int) else None
 
 
-def is_sdxl(unet: Any) -> bool:
-    """Whether a U-Net is conditioned on pooled text and sizes, as SDXL's is."""
-    return bool(unet.config.addition_embed_type == "text_time")
+def is_sdxl(model: Any) -> bool:
+    """Whether a U-Net, or that of a pipeline, is conditioned on pooled text and sizes, as SDXL's is."""
+    return bool(getattr(model, "unet", model).config.addition_embed_type == "text_time")
 
 
 UNETS = (

@@ -121,7 +121,7 @@ class Cascade:
         sizes = [stage.size for stage in stages]
         options = self.options(pipe, sizes)
         del options["count"]
-        if not is_sdxl(pipe.unet):
+        if not is_sdxl(pipe):
             del options["size_condition"]
         return options | {"sizes": [list(size) for size in sizes]}
 

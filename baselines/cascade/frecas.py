@@ -102,7 +102,7 @@ class FreCaS(Cascade):
         """The published plan with this method's own values; ValueError if there is none for ``count`` sizes."""
         own: dict[str, Any] = {name: getattr(self, name) for name in ("gamma", "guidance_ratio", "map_weight")}
         own |= {"ends": self.ends and tuple(self.ends), "calls": self.calls_of_50 and tuple(self.calls_of_50)}
-        published = PUBLISHED[is_sdxl(pipe.unet), min(max(count, 2), 3)]
+        published = PUBLISHED[is_sdxl(pipe), min(max(count, 2), 3)]
         plan = Plan(**(asdict(published) | {name: value for name, value in own.items() if value is not None}))
         if count > 1 and not len(plan.ends) == len(plan.calls) == count:
             raise ValueError(

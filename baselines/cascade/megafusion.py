@@ -41,7 +41,7 @@ class MegaFusion(Cascade):
             raise ValueError(f"truncate is a share of the schedule, above 0 and below 1, not {self.truncate}")
 
     def sizes(self, pipe: Any, base: Size, target: Size) -> list[Size]:
-        return linear_sizes(base, target, self.count or (2 if is_sdxl(pipe.unet) else 3), vae_scale_factor(pipe))
+        return linear_sizes(base, target, self.count or (2 if is_sdxl(pipe) else 3), vae_scale_factor(pipe))
 
     def parts(self, pipe: Any, sizes: Sequence[Size], steps: int) -> list[Part]:
         later = len(sizes) - 1

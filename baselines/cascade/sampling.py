@@ -47,7 +47,7 @@ class Conditions:
 def encode_prompts(pipe: Any, prompts: Sequence[str], guided: bool) -> Conditions:
     """Encode prompts with the pipeline's own method."""
     device = pipe._execution_device
-    if is_sdxl(pipe.unet):
+    if is_sdxl(pipe):
         cond, uncond, pooled, uncond_pooled = pipe.encode_prompt(
             prompt=list(prompts), device=device, num_images_per_prompt=1, do_classifier_free_guidance=guided
         )

@@ -95,7 +95,7 @@ class FouriScale(OnePass):
         layers = tuple(expand(dict.fromkeys(LAYERS[levels] if self.layers is None else self.layers)))
         find_convolutions(pipe.unet, layers)
         factor = vae_scale_factor(pipe)
-        conditioned = is_sdxl(pipe.unet) and self.size_conditions and levels == 3
+        conditioned = is_sdxl(pipe) and self.size_conditions and levels == 3
         return Filtering(
             layers=layers,
             base=(base.height / factor, base.width / factor),

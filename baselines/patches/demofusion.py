@@ -112,7 +112,7 @@ class DemoFusion(Cascade):
         off = set() if self.windows else {"stride", "jitter", "crops", "crop_coordinates"}
         off |= set() if self.dilated and self.sigma else {"sigma", "blur_exponent", "filter_reach"}
         off |= set() if self.windows and self.dilated else {"fusion_exponent"}
-        return off | (set() if is_sdxl(pipe.unet) else {"crop_coordinates"})  # only SDXL is conditioned on them
+        return off | (set() if is_sdxl(pipe) else {"crop_coordinates"})  # only SDXL is conditioned on them
 
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
         options = super().describe(pipe, height, width)
@@ -189,7 +189,7 @@ class DemoFusion(Cascade):
         self, sampling: Sampling, crops: Crops, conditions: dict[str, Any], indices: range
     ) -> dict[str, Any]:
         """The conditions of a call on these crops: SDXL is told where each lies, at the border if beyond it."""
-        if not (self.crop_coordinates and is_sdxl(sampling.pipe.unet)):
+        if not (self.crop_coordinates and is_sdxl(sampling.pipe)):
             return conditions
         places = [[(max(0, top), max(0, left)) for top, left in corners] for corners in crops.corners]
         halves, images = range(2 if sampling.conditions.guided else 1), range(len(places))
