@@ -19,7 +19,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from baselines.autoencoder import decode
+from baselines.cascade.images import decode
 from scalecrafter.patching import Forward, replaced_forward
 from scalecrafter.schedule import timestep_value
 

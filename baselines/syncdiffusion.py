@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from baselines.autoencoder import decode, precise
+from baselines.cascade.images import decode, precise
 from baselines.clean_images import clean_latent, recomputed, window_gradient
 from baselines.lpips import Distance, lpips_vgg
 from baselines.method import Calls, Request

@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.functional import gaussian_blur
 
-from baselines.autoencoder import decode, encode
 from baselines.cascade.engine import Cascade
-from baselines.cascade.images import bicubic, enlarged_images
+from baselines.cascade.images import bicubic, decode, encode, enlarged_images
 from baselines.cascade.parts import Part, progress_of, restarts
 from baselines.cascade.sampling import Sampling
 from baselines.cascade.sizes import Size, linear_sizes, side_ratio

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from baselines.autoencoder import decode
+from baselines.cascade.images import decode
 from baselines.cascade.parts import Listed, Part, check_scheduler
 from baselines.cascade.sampling import Sampling, Stage, encode_prompts
 from baselines.cascade.sizes import Size, start_size

@@ -11,7 +11,7 @@ import torchvision
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-from baselines.autoencoder import precise
+from baselines.cascade.images import precise
 from baselines.clean_images import recomputed, window_gradient
 from baselines.direct import Direct
 from baselines.lpips import lpips_vgg

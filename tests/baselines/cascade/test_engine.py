@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from baselines.autoencoder import encode
-from baselines.cascade.images import bicubic, enlarged_images, nearest, pillow_bicubic
+from baselines.cascade.images import bicubic, encode, enlarged_images, nearest, pillow_bicubic
 from baselines.cascade.sdedit import SDEdit
 from baselines.cascade.sizes import doublings, geometric_sizes, linear_sizes, start_size
 from baselines.direct import Direct
