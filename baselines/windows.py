@@ -85,7 +85,7 @@ class Windows:
 
 def predict_parts(
     unet: Callable[..., Any],
-    parts: Sequence[Tensor],
+    parts: list[Tensor],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     most: int,
