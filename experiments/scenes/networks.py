@@ -6,6 +6,7 @@ Each answers one question and is not trained on what it must not know: *structur
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from eval.files import sha256_of_file, write_atomically
+from eval.files import write_atomically
 
 STRUCTURE_FILE, DETAIL_FILE, REPETITION_FILE = "structure.safetensors", "detail.safetensors", "repetition.safetensors"
 GROUPS = 8  # of every group normalisation
@@ -59,7 +60,7 @@ def load_network(network: nn.Module, path: Path) -> str:
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"scenes network at {path} is damaged: {advice}") from error
     network.eval()
-    return sha256_of_file(path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def root_mean_square(features: Tensor) -> Tensor:

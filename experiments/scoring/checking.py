@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,10 +74,12 @@ def score_problem(path: Path, records: Sequence[Record]) -> str | None:
     """Why a file of scores does not belong to the images; None if it does, or if it does not say of which it is."""
     try:
         scores = json.loads(path.read_bytes())
-        n, protocol, images = operator.index(scores["n"]), scores["protocol"], scores.get("images")
+        n, protocol, images = scores["n"], scores["protocol"], scores.get("images")
         prompts, base = protocol["prompts_sha256"], str(protocol["base_run"])
         hashes = None if images is None else (images["sha256"], images["base_sha256"])
     except DAMAGED:
+        return "is damaged"
+    if not isinstance(n, int):
         return "is damaged"
     changed = "was changed after it was written" if is_changed(scores) else None
     if n > len(records):

@@ -193,6 +193,6 @@ def report_failures(grid: Grid, outcomes: Sequence[Outcome]) -> None:
         own = [line for line in outcome.overrides if line not in shared]
         lines.append(f"{' '.join(own)}: {outcome.error}")
     message = f"{len(failed)} of {len(outcomes)} jobs failed, the others are complete: {'; '.join(lines)}"
-    if any(grid.output.glob(f"*/{TRACEBACK}")):
+    if grid is not None and any(grid.output.glob(f"*/{TRACEBACK}")):
         message += f" (tracebacks: {grid.output}/*/{TRACEBACK})"
     raise JobsFailed(message, grid, all_failed=len(failed) == len(outcomes))
