@@ -7,7 +7,7 @@ sampling and T in training, keeps it constant. Cross-attention has the same numb
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,12 @@ def scaling_factor(tokens: int, area_ratio: float) -> float:
     return math.sqrt(math.log(tokens) / math.log(trained)) if tokens > 1 else 1.0
 
 
+def check_projections(modules: Iterable[nn.Module]) -> None:
+    """ValueError if one of these modules has no layers of its own for queries and keys."""
+    if any(getattr(module, "fused_projections", False) for module in modules):
+        raise ValueError("the pipeline's attention projections are fused: call pipe.unfuse_qkv_projections() first")
+
+
 def self_attentions(unet: nn.Module) -> list[Any]:
     """Self-attention modules of a U-Net.
 
@@ -33,13 +39,9 @@ def self_attentions(unet: nn.Module) -> list[Any]:
         ValueError: one normalises or fuses its queries, so scaling them would not scale the logits.
     """
     found: list[Any] = [m for name, m in unet.named_modules() if name.endswith(".attn1") and hasattr(m, "to_q")]
-    for module in found:
-        if getattr(module, "fused_projections", False):
-            raise ValueError(
-                "the pipeline's attention projections are fused: call pipe.unfuse_qkv_projections() first"
-            )
-        if getattr(module, "norm_q", None) is not None:
-            raise ValueError("this U-Net normalises its queries: attention scaling is not defined for it")
+    check_projections(found)
+    if any(getattr(module, "norm_q", None) is not None for module in found):
+        raise ValueError("this U-Net normalises its queries: attention scaling is not defined for it")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The clean image that a prediction promises, decoded, and gradients of a distance of it, with little memory.
+"""The clean latent that a prediction promises, and gradients of a distance of its image, with little memory.
 
 Gradients take most of SyncDiffusion's memory. They are computed for one window at a time, and the blocks of the U-Net
 and of the decoder can be run again on the way back instead of keeping what they computed (Chen et al. 2016, arXiv
@@ -19,6 +19,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from baselines.cascade.images import decode
 from scalecrafter.patching import Forward, replaced_forward
 from scalecrafter.schedule import timestep_value
 
@@ -41,13 +42,6 @@ def clean_latent(pipe: Any, pair: Tensor, prediction: Tensor, timestep: Any) -> 
     return prediction
 
 
-def decode(pipe: Any, latents: Tensor) -> Tensor:
-    """Images (N, 3, H, W) in about [-1, 1], float32 whatever the pipeline's dtype: perceptual networks are float32."""
-    vae = pipe.vae
-    decoded: Tensor = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample
-    return decoded.float()
-
-
 def window_gradient(
     pipe: Any,
     predict: Callable[[Tensor], Tensor],
@@ -63,7 +57,7 @@ def window_gradient(
 
     Args:
         predict: the U-Net's prediction for the latent, once for each half of guidance.
-        distance: from the clean image (N, 3, H, W) to the target, (N,).
+        distance: from the clean image (N, 3, H, W), float32 whatever the pipeline is, to the target, (N,).
         latent: (N, C, h, w).
         halves: of guidance, 1 or 2, which share the latent.
     """
@@ -72,7 +66,7 @@ def window_gradient(
         pair = torch.cat([latent] * halves)
         clean = clean_latent(pipe, pair, predict(pair), timestep)
         start = clean.detach().requires_grad_()
-        (outer,) = torch.autograd.grad(distance(decode(pipe, start)).sum(), start)
+        (outer,) = torch.autograd.grad(distance(decode(pipe, start).float()).sum(), start)
         _, exponent = torch.frexp(outer.abs().amax((1, 2, 3), keepdim=True))
         (inner,) = torch.autograd.grad(clean, latent, torch.ldexp(outer, -exponent))
         return torch.ldexp(inner.float(), exponent)
@@ -98,18 +92,3 @@ def run_again(plain: Forward) -> Forward:
         return checkpoint(plain, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     return forward
-
-
-@contextmanager
-def without_overflow(pipe: Any) -> Iterator[None]:
-    """SDXL's autoencoder in float32 if it is in float16, in which it overflows; as the pipeline itself decodes."""
-    vae = pipe.vae
-    overflows = vae.dtype == torch.float16 and hasattr(pipe, "text_encoder_2") and vae.config.force_upcast
-    if not overflows:
-        yield
-        return
-    vae.to(torch.float32)
-    try:
-        yield
-    finally:
-        vae.to(torch.float16)

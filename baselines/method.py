@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from scalecrafter.enable import check_pipeline
-from scalecrafter.pipeline import sampling_timesteps, vae_scale_factor
+from scalecrafter.pipeline import latent_size, sampling_timesteps
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ class UNetMethod:
 
     def calls(self, pipe: Any, request: Request) -> list[Calls]:
         """U-Net calls made by `generate`; by default one call at full size per step, all alike."""
-        timesteps, factor = sampling_timesteps(pipe, request.sampler.steps), vae_scale_factor(pipe)
-        latent_size = request.height // factor, request.width // factor
-        return [Calls(len(timesteps), request.samples, *latent_size, timesteps[0])]
+        timesteps = sampling_timesteps(pipe, request.sampler.steps)
+        latent = latent_size(pipe, (request.height, request.width))
+        return [Calls(len(timesteps), request.samples, *latent, timesteps[0])]
 
     def generate(self, pipe: Any, request: Request) -> NDArray[np.uint8]:
         """Sample from the stock pipeline while the method is enabled, with one CPU generator per image.

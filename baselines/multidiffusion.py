@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from baselines.method import Calls, Request, UNetMethod
-from baselines.windows import Windows
-from scalecrafter.batch import map_batch
+from baselines.windows import Windows, calls_on_parts, predict_parts
 from scalecrafter.patching import Forward, replaced_forward
-from scalecrafter.pipeline import sampling_timesteps, training_size, vae_scale_factor
+from scalecrafter.pipeline import is_sdxl, latent_size, sampling_timesteps, training_size, vae_scale_factor
 
 
 def check_affine(pipe: Any) -> None:
@@ -35,8 +34,7 @@ def check_affine(pipe: Any) -> None:
 
 def window_size(pipe: Any) -> tuple[int, int]:
     """(height, width) of the latents that the U-Net was trained on."""
-    height, width = training_size(pipe)
-    return height // vae_scale_factor(pipe), width // vae_scale_factor(pipe)
+    return latent_size(pipe, training_size(pipe))
 
 
 @dataclass(frozen=True)
@@ -68,16 +66,15 @@ class MultiDiffusion(UNetMethod):
 
     def windows(self, pipe: Any, height: int, width: int) -> Windows:
         """The windows for an image of this size in pixels; ValueError if they cannot cover it."""
-        factor = vae_scale_factor(pipe)
-        latent_size = (height // factor, width // factor)
-        return Windows.cover(*latent_size, *window_size(pipe), self.strides(pipe), self.circular)
+        latent = latent_size(pipe, (height, width))
+        return Windows.cover(*latent, *window_size(pipe), self.strides(pipe), self.circular)
 
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:
         check_affine(pipe)
         if self.window_batch < 1:
             raise ValueError(f"window_batch must be at least 1, not {self.window_batch}")
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
-        if pipe.unet.config.addition_embed_type != "text_time":
+        if not is_sdxl(pipe):
             del options["crop_coordinates"]  # only SDXL's U-Net is conditioned on them
         windows = self.windows(pipe, height, width)
         window = {"window": [windows.height, windows.width], "stride": list(self.strides(pipe))}
@@ -90,14 +87,7 @@ class MultiDiffusion(UNetMethod):
 
     def calls_for(self, count: int, *, times: int, pipe: Any, request: Request) -> list[Calls]:
         """The calls for ``count`` windows, ``times`` times over."""
-        full, rest = divmod(count, self.window_batch)
-        kinds = ((times * full, self.window_batch), (times, rest))
-        latent_size = window_size(pipe)
-        return [
-            Calls(repeated, windows * request.samples, *latent_size)
-            for repeated, windows in kinds
-            if repeated and windows
-        ]
+        return calls_on_parts(count, times, self.window_batch, request.samples, window_size(pipe))
 
     @contextmanager
     def enable(self, pipe: Any, *, height: int, width: int) -> Iterator[None]:
@@ -127,23 +117,13 @@ class MultiDiffusion(UNetMethod):
         indices: list[int] | None = None,
     ) -> list[Tensor]:
         """Noise prediction of each of ``parts``, the windows ``indices`` (None: all), in batches."""
-        predictions: list[Tensor] = []
-        indices = list(range(len(parts))) if indices is None else indices
-        for start in range(0, len(parts), self.window_batch):
-            chosen = parts[start : start + self.window_batch]
-            count, batch = len(chosen), len(chosen[0])
-            batched_args, batched = map_batch((args, kwargs), (batch,), partial(repeat_batch, count=count))
-            if self.crop_coordinates and "time_ids" in (batched.get("added_cond_kwargs") or {}):
-                corners = [windows.corners[i] for i in indices[start : start + count]]
-                batched = place_windows(batched, corners, batch, vae_scale_factor(pipe))
-            output = plain(torch.cat(chosen), *batched_args, **{**batched, "return_dict": False})[0]
-            predictions += output.split(batch)
-        return predictions
+        corners = [windows.corners[i] for i in (range(len(parts)) if indices is None else indices)]
 
+        def placed(conditions: dict[str, Any], chosen: range) -> dict[str, Any]:
+            return place_windows(conditions, [corners[i] for i in chosen], len(parts[0]), vae_scale_factor(pipe))
 
-def repeat_batch(x: Tensor, count: int) -> Tensor:
-    """A batch, ``count`` times over."""
-    return torch.cat([x] * count)
+        change = placed if self.crop_coordinates and is_sdxl(pipe) else None
+        return predict_parts(plain, parts, args, kwargs, self.window_batch, change)
 
 
 def place_windows(kwargs: dict[str, Any], corners: list[tuple[int, int]], batch: int, factor: int) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from baselines.clean_images import clean_latent, decode, recomputed, window_gradient, without_overflow
+from baselines.cascade.images import decode, precise
+from baselines.clean_images import clean_latent, recomputed, window_gradient
 from baselines.lpips import Distance, lpips_vgg
 from baselines.method import Calls, Request
 from baselines.multidiffusion import MultiDiffusion, as_output, check_affine, check_inputs, window_size
@@ -126,8 +127,8 @@ class SyncDiffusion(MultiDiffusion):
         predict = partial(self.predict, plain, pipe, windows, args=(timestep, *args), kwargs=kwargs)
         # The anchor is its own target: it does not move, so one prediction serves both purposes.
         (predictions[anchor],) = predict([parts[anchor]], indices=[anchor])
-        with without_overflow(pipe), recomputed(pipe) if self.recomputes(windows) else nullcontext():
-            target = decode(pipe, clean_latent(pipe, parts[anchor], predictions[anchor], timestep))
+        with precise(pipe), recomputed(pipe) if self.recomputes(windows) else nullcontext():
+            target = decode(pipe, clean_latent(pipe, parts[anchor], predictions[anchor], timestep)).float()
             for i in others:
                 one = partial(predict_window, predict, i)
                 latent, halves = parts[i][: len(target)], len(parts[i]) // len(target)

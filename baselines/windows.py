@@ -1,12 +1,22 @@
-"""Windows of the training size over a larger latent: their positions, cropping them, and averaging over them."""
+"""Windows of the training size over a larger latent: their positions, cropping them, and averaging over them; and
+predicting such parts of a latent, a few in each call of the U-Net.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from baselines.method import Calls
+from scalecrafter.batch import map_batch
+
+# (keyword arguments of a call on several parts, the parts' indices) -> keyword arguments
+Change = Callable[[dict[str, Any], range], dict[str, Any]]
 
 
 def positions(size: int, window: int, stride: int, circular: bool = False) -> list[int]:
@@ -71,3 +81,39 @@ class Windows:
             total[:, :, top : top + self.height].index_add_(3, columns, part)
             count[:, :, top : top + self.height].index_add_(3, columns, torch.ones_like(part[:1, :1]))
         return total / count
+
+
+def predict_parts(
+    unet: Callable[..., Any],
+    parts: list[Tensor],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    most: int,
+    change: Change | None = None,
+) -> list[Tensor]:
+    """The prediction of each part (N, C, rows, columns), with at most ``most`` of them in a call.
+
+    A call's batch holds the parts one after the other. ``args`` and ``kwargs`` are the other arguments of a call on
+    one part; ``change`` adapts the latter to the parts of a call.
+    """
+    predictions: list[Tensor] = []
+    for start in range(0, len(parts), most):
+        chosen = parts[start : start + most]
+        count, batch = len(chosen), len(chosen[0])
+        all_args, all_kwargs = map_batch((args, kwargs), (batch,), partial(repeat_batch, count=count))
+        if change is not None:
+            all_kwargs = change(all_kwargs, range(start, start + count))
+        predictions += unet(torch.cat(chosen), *all_args, **{**all_kwargs, "return_dict": False})[0].split(batch)
+    return predictions
+
+
+def repeat_batch(x: Tensor, count: int) -> Tensor:
+    """A batch, ``count`` times over."""
+    return torch.cat([x] * count)
+
+
+def calls_on_parts(parts: int, times: int, most: int, samples: int, size: tuple[int, int]) -> list[Calls]:
+    """The calls of `predict_parts` on ``parts`` latents of this size, of ``samples`` each, ``times`` times over."""
+    full, rest = divmod(parts, most)
+    kinds = ((times * full, most), (times, rest))
+    return [Calls(repeated, count * samples, *size) for repeated, count in kinds if repeated and count]

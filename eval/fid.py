@@ -54,7 +54,7 @@ def stats_without(stats: Stats, dropped: np.ndarray) -> Stats:
 
 def stats_to_fid(a: Stats, b: Stats) -> float:
     """Fréchet distance from moments; negative only by rounding."""
-    _check_dim(a.mean.shape[0], b.mean.shape[0])
+    check_dimensions(a.mean.shape[0], b.mean.shape[0])
     dim = a.mean.shape[0]
     if min(a.n, b.n) > dim:
         cross = _cross_trace(cov_factor(b), a.cov)
@@ -66,7 +66,7 @@ def stats_to_fid(a: Stats, b: Stats) -> float:
 def features_to_fid(x: np.ndarray, y: np.ndarray) -> float:
     """Fréchet distance between features (n, dim) and (m, dim); n and m may differ and may be smaller than dim."""
     x, y = checked_features(x), checked_features(y)
-    _check_dim(x.shape[1], y.shape[1])
+    check_dimensions(x.shape[1], y.shape[1])
     return FixedReference(y).fid(x)
 
 
@@ -161,6 +161,7 @@ def _distance(mean_difference: np.ndarray, traces: float, cross: float) -> float
     return float(mean_difference @ mean_difference) + traces - 2 * cross
 
 
-def _check_dim(x: int, y: int) -> None:
+def check_dimensions(x: int, y: int) -> None:
+    """ValueError unless both sides have features of as many dimensions."""
     if x != y:
         raise ValueError(f"features have {x} and {y} dimensions: extract both sides with the same extractor")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.fid import checked_features
+from eval.fid import check_dimensions, checked_features
 
 CHUNK = 1024
 SUBSETS, SUBSET_SIZE = 100, 1000  # as KID is usually reported
@@ -138,10 +138,7 @@ def _deal(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
 def checked_sides(x: np.ndarray, y: np.ndarray, *, paired: bool) -> tuple[np.ndarray, np.ndarray]:
     """Both sides as `checked_features` gives them; ValueError as in `features_to_kid`."""
     x, y = checked_features(x), checked_features(y)
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"features have {x.shape[1]} and {y.shape[1]} dimensions: extract both sides with the same extractor"
-        )
+    check_dimensions(x.shape[1], y.shape[1])
     if paired and len(x) != len(y):
         raise ValueError(f"paired sides need one image for each prompt, not {len(x)} and {len(y)} images")
     return x, y

@@ -41,7 +41,8 @@ COMPARED: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Mapping[str, 
 KID_ALL_PAIRS = "kid_all_pairs"  # ... this one is KID itself where that is only of subsets, ...
 KID_SUBSETS = "kid_subsets"  # ... this one has a standard deviation instead of a standard error, ...
 INCEPTION_SCORE, CLIP_SCORE = "inception_score", "clip_score"  # ... and these need no reference.
-ALSO = (*COMPARED, KID_ALL_PAIRS, KID_SUBSETS, INCEPTION_SCORE, CLIP_SCORE)
+OF_REFERENCE = (*COMPARED, KID_ALL_PAIRS, KID_SUBSETS)
+ALSO = (*OF_REFERENCE, INCEPTION_SCORE, CLIP_SCORE)
 
 
 def check_names(also: Sequence[str]) -> None:
@@ -85,7 +86,7 @@ def score_features(
         raise ValueError(f"suffix must be 'r' (real images) or 'b' (base-size images), not {suffix!r}")
     check_names(also)
     paired, images = suffix == "b", len(generated) // cropping.count
-    if paired and (cropping != WHOLE or set(also) & {*COMPARED, KID_ALL_PAIRS, KID_SUBSETS}):
+    if paired and (cropping != WHOLE or set(also) & set(OF_REFERENCE)):
         raise ValueError("base-size images are compared whole, by FID and KID only")
     require_features(reference, also)
     x, y = checked_pair(generated, reference, images)
@@ -133,7 +134,7 @@ def _of_crops(
 
 def require_features(reference: np.ndarray | Stats, also: Sequence[str]) -> None:
     """ValueError if a metric of ``also`` needs the features of a reference of which only moments are known."""
-    needing = [name for name in also if name in (*COMPARED, KID_ALL_PAIRS, KID_SUBSETS)]
+    needing = [name for name in also if name in OF_REFERENCE]
     if isinstance(reference, Stats) and needing:
         raise ValueError(f"{', '.join(needing)} need the reference's features: it has only their mean and covariance")
 

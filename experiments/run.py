@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from eval.files import write_atomically
 from experiments.setup.command_line import command
 from experiments.setup.grid import Grid, read_grid
-from experiments.setup.launch import MULTIRUN, JobsFailed, Preparation, checked_configs, launch
+from experiments.setup.launch import JobsFailed, Preparation, checked_configs, launch, only_overrides
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,9 @@ def base_job(config: DictConfig) -> None:
 
 def launch_runs(arguments: Sequence[str]) -> Grid | None:
     """`launch` `job` for all rows. Where they run side by side, the base samples that they share come first."""
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
-    only_runs = len(overrides) + len(MULTIRUN & set(arguments)) == len(arguments)
-    grid = read_grid(overrides) if only_runs else None
+    overrides = only_overrides(arguments)
     prepare: Preparation | None = fetch_weights
-    if grid is not None and grid.side_by_side and len(grid.rows) > 1:
+    if overrides is not None and (grid := read_grid(overrides)).side_by_side and len(grid.rows) > 1:
         from experiments.sampling.base_jobs import base_jobs
 
         fetch_weights(checked_configs(grid), overrides)

@@ -1,4 +1,4 @@
-"""Change the batch of a U-Net call, through arguments nested in tuples, lists and dicts."""
+"""The arguments of a U-Net call, nested in tuples, lists and dicts: what they are, and changing their batch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ def batch_sizes(sample: Tensor) -> tuple[int, ...]:
     (N, C, frames, H, W) also one for each of its frames, as AnimateDiff's prompts have.
     """
     return (len(sample), len(sample) * sample.shape[2]) if sample.ndim == 5 else (len(sample),)
+
+
+def sample_and_timestep(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | float]:
+    """Of a U-Net call with these arguments, by position or name."""
+    sample = kwargs["sample"] if "sample" in kwargs else args[0]
+    return sample, kwargs["timestep"] if "timestep" in kwargs else args[1]
 
 
 # By name: tensors with one row for each of something else, of which there may be as many as the batch has.

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scalecrafter.batch import batch_sizes, map_batch
+from scalecrafter.batch import batch_sizes, map_batch, sample_and_timestep
 from scalecrafter.guidance import Caller, caller_of, check_damping_possible, noise_damped
 from scalecrafter.layers import Layers
 from scalecrafter.patching import OutsideGraphs
@@ -93,7 +93,7 @@ class Handle:
         """For its size; ValueError if the method is enabled for another one."""
         factor = vae_scale_factor(self._pipe)
         size = sample.shape[-2] * factor, sample.shape[-1] * factor
-        if self._only not in (None, size):
+        if self._only is not None and self._only != size:
             raise ValueError(
                 f"the method is enabled for {shown(self._only)} (height x width), and the pipeline was called at "
                 f"{shown(size)}: call it at that size, or enable the method without height and width"
@@ -113,8 +113,7 @@ class Handle:
             return
         self._now.call = None
         check_no_checkpoints(unet)
-        sample = kwargs["sample"] if "sample" in kwargs else args[0]
-        timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
+        sample, timestep = sample_and_timestep(args, kwargs)
         caller = caller_of(unet, self._pipe)
         settings = self._settings_of_call(sample)
         may_overflow = sample.dtype == torch.float16 or torch.is_autocast_enabled("cuda")
@@ -190,5 +189,5 @@ def check_finite(prediction: Tensor) -> None:
         )
 
 
-def shown(size: tuple[int, int] | None) -> str:
-    return "" if size is None else f"{size[0]}x{size[1]}"
+def shown(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -18,12 +18,18 @@ def vae_scale_factor(pipe: Any) -> int:
     return getattr(pipe, "vae_scale_factor", 1)
 
 
+def latent_size(pipe: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of the latent of an image of this (height, width) in pixels."""
+    factor = vae_scale_factor(pipe)
+    return size[0] // factor, size[1] // factor
+
+
 def training_size(pipe: Any) -> tuple[int, int]:
     """(height, width) in pixels that the U-Net was trained at; ValueError if its config has no sample_size."""
-    latent_size = pipe.unet.config.sample_size
-    if latent_size is None:
+    sides = pipe.unet.config.sample_size
+    if sides is None:
         raise ValueError("the U-Net's config has no sample_size, so its training size is unknown")
-    height, width = (latent_size, latent_size) if isinstance(latent_size, int) else latent_size
+    height, width = (sides, sides) if isinstance(sides, int) else sides
     return height * vae_scale_factor(pipe), width * vae_scale_factor(pipe)
 
 
@@ -50,6 +56,11 @@ def model_family(unet: Any) -> str | None:
     """sd15, sd21 or sdxl by the U-Net's shape, or None if it is another model."""
     width = unet.config.cross_attention_dim  # a list, one per block, in some models of other families
     return FAMILIES.get((width, len(unet.config.block_out_channels))) if isinstance(width, int) else None
+
+
+def is_sdxl(model: Any) -> bool:
+    """Whether a U-Net, or that of a pipeline, is conditioned on pooled text and sizes, as SDXL's is."""
+    return bool(getattr(model, "unet", model).config.addition_embed_type == "text_time")
 
 
 UNETS = (

@@ -38,6 +38,12 @@ def timestep_value(timestep: Tensor | float) -> float:
     return host_values(timestep)[0]
 
 
+def train_timesteps(scheduler: Any) -> int:
+    """The number T of timesteps of a scheduler's training schedule."""
+    length: int = scheduler.config.get("num_train_timesteps", 1000)
+    return length
+
+
 def training_timestep(scheduler: Any, t: float) -> float:
     """The timestep of the training schedule, 0 to T - 1, with the noise level of a call at ``t``.
 
@@ -80,7 +86,7 @@ def reference_step(t: float, train_timesteps: int = 1000) -> int:
 def step_of_call(scheduler: Any, timestep: Tensor | float) -> int:
     """The paper's step index of a U-Net call with what ``scheduler`` passes as its timestep."""
     t = training_timestep(scheduler, timestep_value(timestep))
-    return reference_step(t, scheduler.config.get("num_train_timesteps", 1000))
+    return reference_step(t, train_timesteps(scheduler))
 
 
 def progressive_dilation(d: float, tau: int, step: int) -> float:

@@ -1,4 +1,5 @@
-"""Attention over windows and over the whole map, fused: FreeScale's scale fusion (Qiu et al., ICCV 2025).
+"""Maps of attention, and attention over windows and over the whole map, fused: FreeScale's scale fusion (Qiu et al.,
+ICCV 2025).
 
 Windows of the size seen in training (local) draw details well and repeat objects; attention over the whole map
 (global) does neither. The output is global + G(local - global), with a Gaussian low-pass G over the map.
@@ -13,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from baselines.cascade.images import blur, gaussian
 from baselines.cascade.sizes import Size
 from scalecrafter.patching import Forward
 
@@ -40,6 +41,12 @@ def at_level(latent: Size, level: int) -> Size:
     return -(-latent[0] // 2**level), -(-latent[1] // 2**level)
 
 
+def attention_map(attention: Any, queries: Tensor, keys: Tensor) -> Tensor:
+    """(N, queries, keys) softmax(Q K^T / sqrt(d)) of a layer's (N, tokens, heads d), the mean over heads, float32."""
+    q, k = (x.float().unflatten(2, (attention.heads, -1)).transpose(1, 2) for x in (queries, keys))
+    return (q @ k.transpose(2, 3) * attention.scale).softmax(-1).mean(1)
+
+
 def window_count(length: int, window: int) -> int:
     """Windows that overlap by about half along one side of a map."""
     return 1 if length <= window else math.ceil((length - window) / (window / 2) - 1e-6) + 1
@@ -53,18 +60,6 @@ def window_starts(length: int, window: int, moves: Sequence[float]) -> list[int]
     starts = [round(index * (length - window) / last) if last else 0 for index in range(len(moves))]
     inside = [start + round(move * (window // 8)) for start, move in zip(starts, moves, strict=True)]
     return [max(0, start) for start in (starts[:1] + inside[1:-1] + starts[-1:] if last else starts)]
-
-
-def gaussian(x: Tensor, side: int, dims: Sequence[int]) -> Tensor:
-    """``x`` filtered along some dimensions by a Gaussian of ``side`` taps (odd) and deviation 1; zeros outside."""
-    distance = torch.arange(side, device=x.device, dtype=x.dtype) - side // 2
-    taps = torch.exp(-0.5 * distance**2)
-    taps = (taps / taps.sum()).view(1, 1, side)
-    for dim in dims:
-        turned = x.transpose(dim, -1)
-        flat = functional.conv1d(turned.reshape(-1, 1, turned.shape[-1]), taps, padding=side // 2)
-        x = flat.view(turned.shape).transpose(dim, -1)
-    return x
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,7 @@ class ScaleFusion:
         everywhere = self.interleaved(plain, x, size) if self.strided else plain(x)
         difference = self.local(plain, x, size, at_level(self.base, level)) - everywhere
         maps = difference.transpose(1, 2).unflatten(2, size)
-        low = gaussian(maps, 2 * max(self.ratios) - 1, (1, 2, 3) if self.channels else (2, 3))
+        low = blur(maps, gaussian(2 * max(self.ratios) - 1, 1.0), (1, 2, 3) if self.channels else (2, 3))
         return everywhere + low.flatten(2).transpose(1, 2)
 
     def interleaved(self, plain: Forward, x: Tensor, size: Size) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms.functional import gaussian_blur
 
 from baselines.cascade.engine import Cascade
 from baselines.cascade.images import bicubic, decode, encode, enlarged_images
@@ -71,12 +72,7 @@ def with_low_band(x: Tensor, low: Tensor, wavelet: str) -> Tensor:
 
 def sharpened(images: Tensor, amount: float, sigma: float) -> Tensor:
     """Unsharp mask: (1 + amount) x - amount blur(x), with a 3x3 Gaussian."""
-    side = math.exp(-0.5 / sigma**2)
-    taps = images.new_tensor([side, 1.0, side]) / (1 + 2 * side)
-    flat = images.reshape(-1, 1, *images.shape[-2:])
-    padded = functional.pad(flat, (1, 1, 1, 1), mode="reflect")
-    blurred = functional.conv2d(padded, torch.outer(taps, taps).view(1, 1, 3, 3)).view_as(images)
-    return (1 + amount) * images - amount * blurred
+    return (1 + amount) * images - amount * gaussian_blur(images, [3, 3], [sigma])
 
 
 @dataclass(frozen=True)
@@ -136,7 +132,7 @@ class DiffuseHigh(Cascade):
         return reference
 
     def edit_clean(self, sampling: Sampling, clean: Tensor, t: Any) -> Tensor | None:
-        if sampling.stage.index == 0 or progress_of(sampling.pipe.scheduler, float(t)) >= self.guided:
+        if sampling.stage.index == 0 or progress_of(sampling.pipe.scheduler, t) >= self.guided:
             return None
         pairs = zip(clean.split(1), sampling.memory["low bands"], strict=True)
         return torch.cat([self.kept(sampling.pipe, *pair) for pair in pairs])

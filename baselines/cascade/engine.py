@@ -16,10 +16,11 @@ from torch import Tensor
 
 from baselines.cascade.images import decode
 from baselines.cascade.parts import Listed, Part, check_scheduler
-from baselines.cascade.sampling import Sampling, Stage, encode_prompts, is_sdxl
-from baselines.cascade.sizes import Size, latent_size, start_size
+from baselines.cascade.sampling import Sampling, Stage, encode_prompts
+from baselines.cascade.sizes import Size, start_size
 from baselines.method import Calls, Request, Sampler, as_uint8, check_finite
 from scalecrafter.enable import check_pipeline, enable
+from scalecrafter.pipeline import is_sdxl, latent_size
 from scalecrafter.settings import Settings
 
 CONDITIONED_ON = ("base", "stage", "target")
@@ -83,9 +84,13 @@ class Cascade:
 
     def predict(self, sampling: Sampling, inputs: Tensor, t: Any) -> Tensor:
         """The guided prediction for the U-Net's inputs (N, C, rows, columns)."""
-        pair = torch.cat([inputs] * 2) if sampling.conditions.guided else inputs
+        pair = sampling.conditions.doubled(inputs)
         with self.changed_unet(sampling, t):
             prediction: Tensor = sampling.pipe.unet(pair, t, **sampling.arguments, return_dict=False)[0]
+        return self.guide_halves(sampling, prediction)
+
+    def guide_halves(self, sampling: Sampling, prediction: Tensor) -> Tensor:
+        """What both halves of a prediction give, or the prediction itself if there is but one."""
         return self.guide(sampling, *prediction.chunk(2)) if sampling.conditions.guided else prediction
 
     def guide(self, sampling: Sampling, uncond: Tensor, cond: Tensor) -> Tensor:

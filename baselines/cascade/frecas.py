@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.cascade.attention import at_level, level_of
+from baselines.cascade.attention import at_level, attention_map, level_of
 from baselines.cascade.engine import Cascade
 from baselines.cascade.images import enlarged_images, nearest
 from baselines.cascade.parts import Listed, Part
-from baselines.cascade.sampling import Sampling, is_sdxl
-from baselines.cascade.sizes import Size, doublings, geometric_sizes, latent_size
+from baselines.cascade.sampling import Sampling
+from baselines.cascade.sizes import Size, doublings, geometric_sizes
 from scalecrafter.patching import Forward, replaced_forward
-from scalecrafter.pipeline import vae_scale_factor
+from scalecrafter.pipeline import is_sdxl, latent_size, vae_scale_factor
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,8 @@ class CrossAttention:
         output: Tensor = plain(x, encoder_hidden_states=encoder_hidden_states, **kwargs)
         size = at_level(self.latent, level_of(self.latent, x.shape[1]))
         if self.collects:
-            self.found.setdefault(size, []).append(attention_map(layer, x, encoder_hidden_states).unflatten(2, size))
+            own = attention_map(layer, layer.to_q(x), layer.to_k(encoder_hidden_states))
+            self.found.setdefault(size, []).append(own.transpose(1, 2).unflatten(2, size))
         if self.maps is None:
             return output
         values = self.map_at(size).to(x.dtype) @ layer.to_v(encoder_hidden_states)
@@ -202,15 +203,6 @@ class CrossAttention:
         means = [torch.stack(maps).mean(0) for maps in self.found.values()]
         resized = [functional.interpolate(m, largest, mode="bilinear", align_corners=False) for m in means]
         return torch.stack(resized).mean(0)
-
-
-def attention_map(layer: Any, x: Tensor, context: Tensor) -> Tensor:
-    """(N, tokens of the prompt, tokens) softmax of queries and keys, the mean over heads, in float32."""
-    queries, keys = (
-        part.unflatten(2, (layer.heads, -1)).transpose(1, 2).float() for part in (layer.to_q(x), layer.to_k(context))
-    )
-    logits = queries @ keys.transpose(2, 3) * queries.shape[-1] ** -0.5
-    return logits.softmax(-1).mean(1).transpose(1, 2)
 
 
 @contextmanager

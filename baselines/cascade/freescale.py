@@ -6,7 +6,6 @@ blocks are dilated while structure is made, and self-attention fuses windows of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,13 +15,12 @@ import torch
 from torch import Tensor
 
 from baselines.cascade.attention import ScaleFusion
-from baselines.cascade.parts import progress_of
 from baselines.cascade.sampling import Sampling
 from baselines.cascade.sdedit import SDEdit
-from baselines.cascade.sizes import latent_size
 from scalecrafter.convolutions import is_spatial
 from scalecrafter.freeu import FreeU
 from scalecrafter.patching import replaced_forward
+from scalecrafter.pipeline import latent_size
 from scalecrafter.schedule import REFERENCE_STEPS
 from scalecrafter.settings import Settings
 
@@ -39,18 +37,12 @@ def deep_convolutions(unet: Any) -> list[str]:
     return [name for name in names if name.startswith(deep)]
 
 
-def blend_weight(progress: float, exponent: float) -> float:
-    """Weight of the noised enlarged image at a progress, 0 (noise) to 1: ((1 + cos(pi progress)) / 2)^exponent."""
-    return (0.5 + 0.5 * math.cos(math.pi * progress)) ** exponent
-
-
 @dataclass(frozen=True)
 class FreeScale(SDEdit):
     """`SDEdit` in RGB with the paper's three parts, each of which can be left out.
 
     Args:
-        blend: exponent of the weight of the noised enlarged image in each later call, see `blend_weight`; None: not
-            blended.
+        blend: exponent of the cosine weight of the noised enlarged image in each later call; None: not blended.
         dilate: dilate the deep convolutions (`deep_convolutions`) by the ratio to the training size.
         dilate_until: number of the paper's 50 steps after which they are not.
         fuse: fuse windowed and global self-attention.
@@ -84,11 +76,7 @@ class FreeScale(SDEdit):
         return Settings(table, tau=self.dilate_until if table else 0, freeu=freeu) if table or freeu else None
 
     def before_call(self, sampling: Sampling, latents: Tensor, t: Any) -> Tensor:
-        if self.blend is None or sampling.reference is None or sampling.noise is None:
-            return latents
-        weight = blend_weight(progress_of(sampling.pipe.scheduler, float(t)), self.blend)
-        noised = sampling.trajectory.noised(sampling.reference, sampling.noise, t)
-        return (1 - weight) * latents + weight * noised
+        return sampling.blended(latents, t, self.blend)
 
     def changed_unet(self, sampling: Sampling, t: Any) -> AbstractContextManager[Any]:
         return fused_attention(sampling, self) if self.fuse and sampling.stage.index else nullcontext()

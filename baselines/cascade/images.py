@@ -1,8 +1,8 @@
-"""From one size to the next: decoding, enlarging and encoding, or enlarging latents as they are."""
+"""From one size to the next: decoding, enlarging and encoding, or enlarging latents as they are; a Gaussian filter."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from baselines.cascade.sizes import Size, latent_size
+from baselines.cascade.sizes import Size
+from scalecrafter.pipeline import is_sdxl, latent_size
 
 
 @contextmanager
-def precise(vae: Any) -> Iterator[None]:
-    """The autoencoder in float32 if it overflows in float16, as SDXL's does; exactly as before on exit."""
-    overflows = vae.dtype == torch.float16 and vae.config.force_upcast
+def precise(pipe: Any) -> Iterator[None]:
+    """SDXL's autoencoder in float32 if it is in float16, in which it overflows; exactly as before on exit."""
+    vae = pipe.vae
+    overflows = vae.dtype == torch.float16 and vae.config.force_upcast and is_sdxl(pipe)
     if overflows:
         vae.to(torch.float32)
     try:
@@ -37,7 +39,7 @@ def statistics(vae: Any, like: Tensor) -> tuple[Any, Any]:
 def decode(pipe: Any, latents: Tensor) -> Tensor:
     """(N, C, rows, columns) latents -> (N, 3, height, width) images in about [-1, 1], as the pipelines decode."""
     vae = pipe.vae
-    with precise(vae):
+    with precise(pipe):
         latents = latents.to(vae.dtype)
         mean, deviation = statistics(vae, latents)
         images: Tensor = vae.decode(latents * deviation / vae.config.scaling_factor + mean, return_dict=False)[0]
@@ -47,7 +49,7 @@ def decode(pipe: Any, latents: Tensor) -> Tensor:
 def encode(pipe: Any, images: Tensor, generator: torch.Generator | None) -> Tensor:
     """(N, 3, height, width) images in [-1, 1] -> latents, sampled with ``generator``, or the mode without one."""
     vae = pipe.vae
-    with precise(vae):
+    with precise(pipe):
         distribution = vae.encode(images.to(vae.device, vae.dtype)).latent_dist
         latents = distribution.mode() if generator is None else distribution.sample(generator)
         mean, deviation = statistics(vae, latents)
@@ -96,3 +98,20 @@ def enlarged_images(
         image = enlarge(decode(pipe, latent).float(), size)
         found.append(encode(pipe, image, None if generators is None else generators[index]))
     return torch.cat(found).to(latents)
+
+
+def gaussian(side: int, sigma: float) -> Tensor:
+    """(side,) weights of a Gaussian filter, with sum one; ``side`` is odd."""
+    distance = torch.arange(side, dtype=torch.float64) - side // 2
+    weights = torch.exp(-0.5 * (distance / sigma) ** 2)
+    return weights / weights.sum()
+
+
+def blur(x: Tensor, weights: Tensor, dims: Sequence[int]) -> Tensor:
+    """``x`` filtered along each of ``dims`` with the same odd number of weights, zeros outside."""
+    line = weights.to(x).view(1, 1, -1)
+    for dim in dims:
+        turned = x.transpose(dim, -1)
+        flat = functional.conv1d(turned.reshape(-1, 1, turned.shape[-1]), line, padding=len(weights) // 2)
+        x = flat.view(turned.shape).transpose(dim, -1)
+    return x

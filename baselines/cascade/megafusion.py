@@ -15,9 +15,9 @@ from torch import Tensor
 from baselines.cascade.engine import Cascade
 from baselines.cascade.images import enlarged_images, pillow_bicubic
 from baselines.cascade.parts import Part, consecutive
-from baselines.cascade.sampling import Sampling, is_sdxl
+from baselines.cascade.sampling import Sampling
 from baselines.cascade.sizes import Size, linear_sizes, side_ratio
-from scalecrafter.pipeline import vae_scale_factor
+from scalecrafter.pipeline import is_sdxl, vae_scale_factor
 from scalecrafter.settings import Settings, expand
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scalecrafter.schedule import training_timestep
+from scalecrafter.schedule import timestep_value, train_timesteps, training_timestep
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
@@ -67,15 +67,19 @@ def first_step(scheduler: Any, steps: int, progress: float) -> int:
     own = own_scheduler(scheduler)
     own.set_timesteps(steps)
     starts = steps_of(own)
-    total = scheduler.config.get("num_train_timesteps", 1000)
-    done = [index for index, t in enumerate(starts) if progress_of(scheduler, t) * total >= progress * total - 1e-6]
+    done = [index for index, t in enumerate(starts) if progress_of(scheduler, t) >= progress - 1e-9]
     return done[0] if done else len(starts) - 1
 
 
-def progress_of(scheduler: Any, t: float) -> float:
+def progress_of(scheduler: Any, timestep: Tensor | float) -> float:
     """Share of the training schedule that is done at a timestep: 1 - t / T."""
-    total = scheduler.config.get("num_train_timesteps", 1000)
-    return float(total - training_timestep(scheduler, t)) / total
+    total = train_timesteps(scheduler)
+    return (total - training_timestep(scheduler, timestep_value(timestep))) / total
+
+
+def cosine(scheduler: Any, timestep: Tensor | float) -> float:
+    """(1 + cos(pi p)) / 2 at progress p: from 1 at the noisiest timestep to 0."""
+    return 0.5 * (1 + math.cos(math.pi * progress_of(scheduler, timestep)))
 
 
 @dataclass(frozen=True)

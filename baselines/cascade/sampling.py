@@ -10,14 +10,10 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from baselines.cascade.parts import Listed, Part, Trajectory
+from baselines.cascade.parts import Listed, Part, Trajectory, cosine
 from baselines.cascade.sizes import Size
 from baselines.method import Request
-
-
-def is_sdxl(pipe: Any) -> bool:
-    """Whether the U-Net is conditioned on pooled text and sizes."""
-    return bool(pipe.unet.config.addition_embed_type == "text_time")
+from scalecrafter.pipeline import is_sdxl
 
 
 @dataclass(frozen=True)
@@ -33,6 +29,10 @@ class Conditions:
     text: Tensor
     pooled: Tensor | None
     guided: bool
+
+    def doubled(self, inputs: Tensor) -> Tensor:
+        """A call's inputs (N, ...), once for each half."""
+        return torch.cat([inputs] * 2) if self.guided else inputs
 
     def arguments(self, pipe: Any, size: Size) -> dict[str, Any]:
         """Keyword arguments of a U-Net call; ``size`` is what SDXL is told to be the original and target size."""
@@ -101,6 +101,15 @@ class Sampling:
     reference: Tensor | None = None
     noise: Tensor | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+
+    def blended(self, latents: Tensor, t: Any, exponent: float | None) -> Tensor:
+        """Latents of a call blended with the reference, which has the call's noise and `cosine` to the power of
+        ``exponent`` as weight; as they are in the first stage, or with None.
+        """
+        if exponent is None or self.reference is None or self.noise is None:
+            return latents
+        weight = cosine(self.pipe.scheduler, t) ** exponent
+        return (1 - weight) * latents + weight * self.trajectory.noised(self.reference, self.noise, t)
 
     def draw(self, like: Tensor) -> Tensor:
         """Unit Gaussian noise with the shape of ``like``, each image's from its generator."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from baselines.upscale import base_size
-from scalecrafter.pipeline import vae_scale_factor
 
 Size = tuple[int, int]
 
@@ -58,9 +57,3 @@ def sizes_between(
         if size != found[-1]:
             found.append(size)
     return found
-
-
-def latent_size(pipe: Any, size: Size) -> Size:
-    """(rows, columns) of the latent of an image of this size in pixels."""
-    factor = vae_scale_factor(pipe)
-    return size[0] // factor, size[1] // factor

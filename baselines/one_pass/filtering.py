@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from baselines.one_pass.following import Call, Moment, Now
 from baselines.one_pass.fourier import Filter, low_passed, padded_size
-from scalecrafter.batch import batch_sizes, map_batch
+from scalecrafter.batch import batch_sizes, map_batch, sample_and_timestep
 from scalecrafter.convolutions import find_convolutions
 from scalecrafter.guidance import HALVES
 from scalecrafter.patching import replaced_attribute
@@ -131,7 +131,7 @@ class Filtering:
             if self.conditions is not None:
                 kwargs = with_conditions(kwargs, self.conditions)
             if call.does is not None:
-                sample = kwargs["sample"] if "sample" in kwargs else args[0]
+                sample, _ = sample_and_timestep(args, kwargs)
                 guided, batch = is_guided(call, len(sample)), len(sample)
                 branches = Branches(batch, batch // 2 if guided else batch, guided)
                 call.seen["branches"] = branches

@@ -16,11 +16,12 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from baselines.method import Calls, Request, UNetMethod
+from scalecrafter.batch import sample_and_timestep
 from scalecrafter.enable import check_pipeline
 from scalecrafter.guidance import Caller, caller_of
 from scalecrafter.handle import check_no_checkpoints, shown
 from scalecrafter.pipeline import sampling_timesteps, vae_scale_factor
-from scalecrafter.schedule import reference_step, timestep_value, training_timestep
+from scalecrafter.schedule import reference_step, timestep_value, train_timesteps, training_timestep
 
 BLOCKS = {"DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"}
 RESIDUALS = (
@@ -46,8 +47,7 @@ class Moment:
 
 def moment_of(scheduler: Any, timestep: Tensor | float) -> Moment:
     """The moment of a U-Net call with what ``scheduler`` passes as its timestep."""
-    length = scheduler.config.get("num_train_timesteps", 1000)
-    return Moment(training_timestep(scheduler, timestep_value(timestep)), length)
+    return Moment(training_timestep(scheduler, timestep_value(timestep)), train_timesteps(scheduler))
 
 
 class Plan(Protocol):
@@ -148,7 +148,8 @@ def followed_calls(pipe: Any, plan: Plan, size: tuple[int, int]) -> Iterator[Now
     def before(unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         now.call = None
         check_no_checkpoints(unet)
-        rows, columns = (kwargs["sample"] if "sample" in kwargs else args[0]).shape[-2:]
+        sample, timestep = sample_and_timestep(args, kwargs)
+        rows, columns = sample.shape[-2:]
         called = rows * factor, columns * factor
         if called != size:
             raise ValueError(
@@ -156,7 +157,7 @@ def followed_calls(pipe: Any, plan: Plan, size: tuple[int, int]) -> Iterator[Now
                 f"{shown(called)}: call it at that size"
             )
         caller = caller_of(unet, pipe)
-        moment = moment_of(caller.pipe.scheduler, kwargs["timestep"] if "timestep" in kwargs else args[1])
+        moment = moment_of(caller.pipe.scheduler, timestep)
         does = plan.at(moment)
         if plan.resizes and does is not None and any(kwargs.get(name) is not None for name in RESIDUALS):
             raise ValueError(

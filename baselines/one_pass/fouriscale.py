@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from baselines.attention_scaling import check_projections
 from baselines.one_pass.filtering import Filtering
 from baselines.one_pass.following import OnePass, check_blocks
 from baselines.one_pass.sdxl_sizes import Enlargement, enlargement_of
 from scalecrafter.convolutions import find_convolutions
-from scalecrafter.pipeline import training_size, vae_scale_factor
+from scalecrafter.pipeline import is_sdxl, training_size, vae_scale_factor
 from scalecrafter.schedule import REFERENCE_STEPS
 from scalecrafter.settings import expand
 
@@ -90,11 +91,11 @@ class FouriScale(OnePass):
             return None
         if start > stop:
             raise ValueError(f"start of FouriScale must not be after stop, and {start} is after {stop}")
-        check_projections(pipe.unet)
+        check_projections(pipe.unet.modules())
         layers = tuple(expand(dict.fromkeys(LAYERS[levels] if self.layers is None else self.layers)))
         find_convolutions(pipe.unet, layers)
         factor = vae_scale_factor(pipe)
-        conditioned = pipe.unet.config.addition_embed_type == "text_time" and self.size_conditions and levels == 3
+        conditioned = is_sdxl(pipe) and self.size_conditions and levels == 3
         return Filtering(
             layers=layers,
             base=(base.height / factor, base.width / factor),
@@ -122,9 +123,3 @@ class FouriScale(OnePass):
             return enlargement_of(height, width, side=train_height, first=self.parity)
         factor = max(-(-height // train_height), -(-width // train_width))
         return Enlargement(train_height, train_width, factor)
-
-
-def check_projections(unet: Any) -> None:
-    """ValueError if queries and keys are not computed by layers of their own."""
-    if any(getattr(module, "fused_projections", False) for module in unet.modules()):
-        raise ValueError("the pipeline's attention projections are fused: call pipe.unfuse_qkv_projections() first")

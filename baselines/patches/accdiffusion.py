@@ -15,13 +15,13 @@ from torch import Tensor
 
 from baselines.cascade.attention import at_level
 from baselines.cascade.sampling import Sampling
-from baselines.cascade.sizes import latent_size
 from baselines.patches.attention_maps import Maps, cross_attentions, recorded
 from baselines.patches.crop_prompts import CropPrompts, encode_crop_prompts
 from baselines.patches.crops import Crops
 from baselines.patches.demofusion import DemoFusion
 from baselines.patches.views import permutations
 from baselines.patches.words import Word, crop_prompts, locate_words
+from scalecrafter.pipeline import latent_size
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from baselines.attention_scaling import check_projections
+from baselines.cascade.attention import attention_map
+
 
 @dataclass
 class Maps:
@@ -26,11 +29,8 @@ class Maps:
     count: int = 0
 
     def add(self, attention: Any, queries: Tensor, keys: Tensor) -> None:
-        """Add softmax(Q K^T / sqrt(d)) of a layer's (N, tokens, heads d) queries and keys."""
-        q, k = (
-            x[-self.images :].float().unflatten(-1, (attention.heads, -1)).transpose(1, 2) for x in (queries, keys)
-        )
-        maps = (q @ k.transpose(-1, -2) * attention.scale).softmax(-1).mean(1)
+        """Add `attention_map` of a layer's (N, tokens, heads d) queries and keys."""
+        maps = attention_map(attention, queries[-self.images :], keys[-self.images :])
         self.total = maps if self.total is None else self.total + maps
         self.count += 1
 
@@ -54,8 +54,7 @@ def cross_attentions(unet: Any, level: int) -> list[Any]:
     if not (0 <= level < len(found) and found[level]):
         levels = ", ".join(str(i) for i, modules in enumerate(found) if modules)
         raise ValueError(f"this U-Net has no cross-attention at attention_level={level}: choose one of {levels}")
-    if any(getattr(module, "fused_projections", False) for module in found[level]):
-        raise ValueError("the pipeline's attention projections are fused: call pipe.unfuse_qkv_projections() first")
+    check_projections(found[level])
     return found[level]
 
 

@@ -18,17 +18,16 @@ from torch import Tensor
 
 from baselines.cascade.engine import Cascade
 from baselines.cascade.images import enlarged_latents
-from baselines.cascade.parts import Part
-from baselines.cascade.sampling import Sampling, is_sdxl
-from baselines.cascade.sizes import Size, latent_size
+from baselines.cascade.parts import Part, cosine
+from baselines.cascade.sampling import Sampling
+from baselines.cascade.sizes import Size
 from baselines.method import Calls, Request
 from baselines.multidiffusion import check_affine, place_windows, window_size
 from baselines.patches.crops import Crops, jittered
-from baselines.patches.phases import cosine, phase_sizes, scale_of
-from baselines.patches.predicting import calls_on_parts, predict_parts
+from baselines.patches.phases import phase_sizes, scale_of
 from baselines.patches.views import blurred, dilated_views, interleave, pad_to_multiple, statistics, with_statistics
-from baselines.windows import Windows
-from scalecrafter.pipeline import vae_scale_factor
+from baselines.windows import Windows, calls_on_parts, predict_parts
+from scalecrafter.pipeline import is_sdxl, latent_size, vae_scale_factor
 
 
 @dataclass(frozen=True)
@@ -132,10 +131,11 @@ class DemoFusion(Cascade):
             factor, s = vae_scale_factor(pipe), scale_of(pipe, rows, columns)
             grid = self.grid(pipe, (rows * factor, columns * factor))
             if self.windows:
-                calls += calls_on_parts(times, len(grid), self.part_batch, request.samples, grid.height, grid.width)
+                crop = (grid.height, grid.width)
+                calls += calls_on_parts(len(grid), times, self.part_batch, request.samples, crop)
             if self.dilated:
                 view = (-(-rows // s), -(-columns // s))
-                calls += calls_on_parts(times, s * s, self.part_batch, request.samples, *view)
+                calls += calls_on_parts(s * s, times, self.part_batch, request.samples, view)
         return calls
 
     # What happens in a phase.
@@ -144,11 +144,7 @@ class DemoFusion(Cascade):
         return enlarged_latents(sampling.pipe, latents, sampling.stage.size)
 
     def before_call(self, sampling: Sampling, latents: Tensor, t: Any) -> Tensor:
-        if sampling.reference is None or sampling.noise is None or self.residual_exponent is None:
-            return latents
-        weight = cosine(sampling.pipe.scheduler, t) ** self.residual_exponent
-        path = sampling.trajectory.noised(sampling.reference, sampling.noise, t)
-        return (1 - weight) * latents + weight * path
+        return sampling.blended(latents, t, self.residual_exponent)
 
     def end_stage(self, sampling: Sampling, latents: Tensor) -> Tensor:
         if sampling.stage.index == 0:
@@ -168,8 +164,8 @@ class DemoFusion(Cascade):
 
     def predict_parts(self, sampling: Sampling, parts: list[Tensor], t: Any, change: Any = None) -> list[Tensor]:
         """Predictions of parts of the latent, both halves if guided."""
-        pairs = [torch.cat([part] * 2) for part in parts] if sampling.conditions.guided else parts
-        return predict_parts(sampling.pipe.unet, pairs, t, sampling.arguments, self.part_batch, change)
+        pairs = [sampling.conditions.doubled(part) for part in parts]
+        return predict_parts(sampling.pipe.unet, pairs, (t,), sampling.arguments, self.part_batch, change)
 
     def crops(self, sampling: Sampling) -> Crops:
         """Crops at the offsets of this step."""
@@ -187,7 +183,7 @@ class DemoFusion(Cascade):
 
     def guided_crop(self, sampling: Sampling, pair: Tensor) -> Tensor:
         """The prediction of a crop, from both halves if guided."""
-        return self.guide(sampling, *pair.chunk(2)) if sampling.conditions.guided else pair
+        return self.guide_halves(sampling, pair)
 
     def condition(
         self, sampling: Sampling, crops: Crops, conditions: dict[str, Any], indices: range
@@ -213,5 +209,4 @@ class DemoFusion(Cascade):
 
     def predict_each(self, sampling: Sampling, views: list[Tensor], t: Any) -> list[Tensor]:
         """The prediction of each view."""
-        pairs = self.predict_parts(sampling, views, t)
-        return [self.guide(sampling, *pair.chunk(2)) for pair in pairs] if sampling.conditions.guided else pairs
+        return [self.guide_halves(sampling, pair) for pair in self.predict_parts(sampling, views, t)]

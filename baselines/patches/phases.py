@@ -1,15 +1,12 @@
-"""Sizes of phases, one for each multiple of the training size, and the weight that falls during each."""
+"""Sizes of phases, one for each multiple of the training size."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from torch import Tensor
-
 from baselines.multidiffusion import window_size
-from scalecrafter.pipeline import vae_scale_factor
-from scalecrafter.schedule import timestep_value, training_timestep
+from scalecrafter.pipeline import latent_size, vae_scale_factor
 
 
 def scale_of(pipe: Any, rows: int, columns: int) -> int:
@@ -23,17 +20,10 @@ def phase_sizes(pipe: Any, height: int, width: int, count: int | None = None) ->
     The first has the training size along the axis that grows most, and the aspect ratio of the image; then follow the
     multiples of that size, and last the image's. ``count``: so many of them, evenly; None: all.
     """
-    factor = vae_scale_factor(pipe)
-    latent = (height // factor, width // factor)
+    factor, latent = vae_scale_factor(pipe), latent_size(pipe, (height, width))
     last = scale_of(pipe, *latent)
     side, base = max(zip(latent, window_size(pipe), strict=True), key=lambda pair: pair[0] / pair[1])
     most = last if count is None else min(count, last)
     scales = [1 + round((last - 1) * i / (most - 1)) for i in range(most - 1)] if most > 1 else []
     smaller = [tuple(max(1, full * s * base // side) * factor for full in latent) for s in scales]
     return [*((rows, columns) for rows, columns in smaller), (height, width)]
-
-
-def cosine(scheduler: Any, timestep: Tensor | float) -> float:
-    """(1 + cos(pi (T - t) / T)) / 2: from 1 at the noisiest timestep T to 0."""
-    t = training_timestep(scheduler, timestep_value(timestep))
-    return 0.5 * (1 + math.cos(math.pi * (1 - t / scheduler.config.get("num_train_timesteps", 1000))))

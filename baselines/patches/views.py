@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from baselines.cascade.images import blur, gaussian
+
 
 def pad_to_multiple(x: Tensor, scale: int) -> Tensor:
     """(..., rows, columns) with zeros above and on the left, so that ``scale`` divides both sides."""
@@ -33,21 +35,6 @@ def interleave(views: Sequence[Tensor], scale: int) -> Tensor:
     return x
 
 
-def gaussian(side: int, sigma: float) -> Tensor:
-    """(side,) weights of a Gaussian filter, with sum one; ``side`` is odd."""
-    distance = torch.arange(side, dtype=torch.float64) - side // 2
-    weights = torch.exp(-0.5 * (distance / sigma) ** 2)
-    return weights / weights.sum()
-
-
-def blur(x: Tensor, weights: Tensor) -> Tensor:
-    """(N, C, rows, columns) filtered along rows and columns with the same odd number of weights, zeros outside."""
-    channels, reach = x.shape[1], len(weights) // 2
-    line = weights.to(x).expand(channels, 1, -1)
-    x = functional.conv2d(x, line[..., None], padding=(reach, 0), groups=channels)
-    return functional.conv2d(x, line[..., None, :], padding=(0, reach), groups=channels)
-
-
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each (C, rows, columns) of (N, C, rows, columns), both (N, 1, 1, 1)."""
     axes = (1, 2, 3)
@@ -61,9 +48,11 @@ def with_statistics(x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
 
 
 def blurred(x: Tensor, side: int, sigma: float) -> Tensor:
-    """`blur` with a Gaussian, then the mean and standard deviation of ``x`` again; in float32, as ``x``'s dtype."""
+    """(N, C, rows, columns) after a Gaussian filter, with the mean and standard deviation of ``x`` again; computed in
+    float32, in the dtype of ``x``.
+    """
     exact = x.float()
-    return with_statistics(blur(exact, gaussian(side, sigma)), *statistics(exact)).to(x.dtype)
+    return with_statistics(blur(exact, gaussian(side, sigma), (2, 3)), *statistics(exact)).to(x.dtype)
 
 
 def permutations(views: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from scalecrafter.pipeline import is_sdxl
+
 ELSEWHERE = "meta"  # a device that stands for memory which does not count
 
 
@@ -47,7 +49,7 @@ def unet_inputs(unet: Any, samples: int, rows: int, columns: int, tokens: int) -
         "sample": latents.to(**like).contiguous(memory_format=torch.channels_last),
         "encoder_hidden_states": torch.zeros(samples, tokens, unet.config.cross_attention_dim, **like),
     }
-    if unet.config.addition_embed_type == "text_time":
+    if is_sdxl(unet):
         pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
         added = {"text_embeds": torch.zeros(samples, pooled, **like), "time_ids": torch.zeros(samples, 6, **like)}
         found["added_cond_kwargs"] = added

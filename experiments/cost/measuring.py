@@ -13,7 +13,7 @@ import torch
 
 from baselines.method import Request, UNetMethod
 from experiments.cost.counting import unet_inputs
-from scalecrafter.pipeline import vae_scale_factor
+from scalecrafter.pipeline import latent_size
 
 SHORTEST = 0.2  # seconds: faster calls are timed several in a row
 
@@ -25,7 +25,7 @@ def synchronize() -> None:
 
 def unet_call(pipe: Any, request: Request) -> Callable[[], Any]:
     """A call on a guidance pair for each prompt at the first timestep, where every layer of a table is active."""
-    rows, columns = (side // vae_scale_factor(pipe) for side in (request.height, request.width))
+    rows, columns = latent_size(pipe, (request.height, request.width))
     inputs = unet_inputs(pipe.unet, 2 * len(request.prompts), rows, columns, pipe.tokenizer.model_max_length)
     return partial(pipe.unet, timestep=pipe.scheduler.config.num_train_timesteps - 1, **inputs)
 

@@ -25,7 +25,7 @@ from experiments.setup.architecture import Model, fake
 from experiments.setup.runs import Workload
 from scalecrafter.decode import tiled_decoding
 from scalecrafter.patching import replaced_attribute
-from scalecrafter.pipeline import vae_scale_factor
+from scalecrafter.pipeline import latent_size, vae_scale_factor
 
 H100 = 100e12  # FLOP/s that one is assumed to sustain in half precision; it was not measured
 
@@ -101,13 +101,12 @@ def decoding_cost(model: Model, height: int, width: int, images: int) -> Cost:
 
     In tiles, the feature maps of the whole image are in main memory: that of the device only if there is no GPU.
     """
-    pipe, factor = model.shape, vae_scale_factor(model.shape)
+    pipe = model.shape
     storage = ELSEWHERE if torch.cuda.is_available() else "cpu"
     tiled = tiled_decoding(pipe.vae, storage=storage) if model.tiles(height, width) else nullcontext()
     with fake, torch.no_grad(), tiled:
-        latents = torch.zeros(
-            images, pipe.vae.config.latent_channels, height // factor, width // factor, dtype=pipe.vae.dtype
-        )
+        shape = images, pipe.vae.config.latent_channels, *latent_size(pipe, (height, width))
+        latents = torch.zeros(shape, dtype=pipe.vae.dtype)
         return cost_of(partial(pipe.vae.decode, latents), pipe.unet)
 
 

@@ -43,15 +43,15 @@ def required_weights(config: DictConfig) -> list[Weights]:
         found.append(HubFolder(source.id, "model.path=DIR", source.revision, source.variant))
     elif source.path is not None and Path(source.path).is_file():
         found.append(None if source.config and Path(source.config).is_dir() else source.remote_config())
-    if source.vae and not Path(source.vae).is_dir():
-        found.append(HubFolder(source.vae, "model.vae=DIR"))
+    if source.vae:
+        found.append(unless_local(source.vae, "model.vae=DIR"))
     found.append(extractor_weights(metrics))
     method = build_method(config)
     if isinstance(method, SyncDiffusion) and method.distance is None:
         url, path = vgg_weights()
         found.append(RemoteFile(url, path, re.split(r"[-.]", path.name)[-2]))
-    if isinstance(method, UpscaleSD) and not Path(method.model).is_dir():
-        found.append(HubFolder(method.model, "upscale_sd.model=DIR"))
+    if isinstance(method, UpscaleSD):
+        found.append(unless_local(method.model, "upscale_sd.model=DIR"))
     return [each for each in found if each is not None]
 
 
@@ -60,9 +60,13 @@ def extractor_weights(metrics: MetricsSpec) -> Weights | None:
     if metrics.extractor == "inception" and metrics.weights is None:
         return published_inception()
     if metrics.extractor in VITS:
-        name = metrics.weights or VITS[metrics.extractor]
-        return None if Path(name).is_dir() else HubFolder(name, "metrics.weights=DIR")
+        return unless_local(metrics.weights or VITS[metrics.extractor], "metrics.weights=DIR")
     return None
+
+
+def unless_local(name: str, option: str) -> HubFolder | None:
+    """A repository on the hub; None for a local folder."""
+    return None if Path(name).is_dir() else HubFolder(name, option)
 
 
 def weights_of(configs: Sequence[DictConfig]) -> list[list[Weights]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.files import write_atomically
+from eval.files import sha256_of_file, write_atomically
 from experiments.prompts.filters import Denylist, Filters, read_denylist
 from experiments.prompts.metadata import Source, find_sources, open_source, source_facts
 from experiments.prompts.sample import smallest_ranks
@@ -106,7 +106,7 @@ def origin(spec: ManifestSpec, sources: Sequence[Source]) -> dict[str, Any]:
     The identity covers the contents of the sources, and neither their paths nor their order.
     """
     facts = [source_facts(source) for source in sources]
-    denylist = hashlib.sha256(spec.denylist.read_bytes()).hexdigest() if spec.denylist else None
+    denylist = sha256_of_file(spec.denylist) if spec.denylist else None
     decisive = {
         "law": RULES_VERSION,  # a historical name, kept because it is part of every identity
         "seed": spec.seed,

@@ -25,7 +25,7 @@ from experiments.setup.runs import Run
 
 IMAGES = 16
 INTERVAL = 10.0  # seconds between two reports of progress, at least
-NOTES = ".wandb"
+NOTES = ".wandb"  # folder of what W&B writes, and of notes of what was sent
 
 
 def never_fails(log: Callable[..., None]) -> Callable[..., None]:
@@ -52,15 +52,17 @@ def start(folder: Path, project: str, key: str, **options: Any) -> Any:
     """A W&B run with the id ``key``, continued if there is one; its files are below ``folder``."""
     import wandb
 
-    (folder / ".wandb").mkdir(parents=True, exist_ok=True)
+    own = folder / NOTES
+    own.mkdir(parents=True, exist_ok=True)
     settings = wandb.Settings(console="off", silent=True)
-    shared: dict[str, Any] = {
-        "dir": str(folder / ".wandb"),
-        "mode": wandb_mode(),
-        "settings": settings,
-        "resume": "allow",
-    }
-    return wandb.init(project=project, id=key, **shared, **options)
+    return wandb.init(
+        project=project, id=key, dir=str(own), mode=wandb_mode(), settings=settings, resume="allow", **options
+    )
+
+
+def wandb_id(**what: Any) -> str:
+    """The id of a W&B run: the same for the same values."""
+    return identity_digest(what)[:16]
 
 
 @contextmanager
@@ -90,8 +92,7 @@ class Tracker:
     @property
     def key(self) -> str:
         """The id: other prompts or another way of scoring the same images are another run in W&B."""
-        what = {"run": self.run.digest, "scores": self.run.scores_file.stem, "shard": str(self.shard)}
-        return identity_digest(what)[:16]
+        return wandb_id(run=self.run.digest, scores=self.run.scores_file.stem, shard=str(self.shard))
 
     def open(self) -> Any:
         if self.logged is None:
@@ -195,7 +196,7 @@ def log_table(table: pd.DataFrame, images: Sequence[Path], name: str, results: P
         return
     import wandb
 
-    key = identity_digest({"experiment": name, "runs": list(table["run"]), "scores": list(table["scores"])})[:16]
+    key = wandb_id(experiment=name, runs=list(table["run"]), scores=list(table["scores"]))
     files = [path for path in sorted(results.glob(f"{name}.*")) if path.suffix in (".csv", ".md", ".tex")]
     shown = [path for path in images if path.suffix == ".png"]
     with unless_sent(results / NOTES / f"{key}.json", [*files, *shown]) as new:
@@ -213,7 +214,7 @@ def log_report(files: Sequence[Path], runs: Path, logger: Mapping[str, Any]) -> 
     """The report on all experiments of a folder of results, the same run in W&B each time."""
     if logger["name"] == "none":
         return
-    key = identity_digest({"report": str(files[0].resolve().parent)})[:16]
+    key = wandb_id(report=str(files[0].resolve().parent))
     with unless_sent(files[0].parent / NOTES / f"{key}.json", files) as new:
         if new:
             with start(runs, logger["project"], key, name="report", job_type="report") as logged:

@@ -4,7 +4,6 @@ no configuration is needed, so that a folder can be checked wherever it has been
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eval.files import write_atomically
+from eval.files import sha256_of_file, write_atomically
 from eval.images import decode
 from experiments.prompts import prompt_seed
 from experiments.sampling.manifest import (
@@ -100,10 +99,9 @@ def image_problems(folder: Path) -> Iterator[str]:
         if not image.is_file():
             yield f"{file}: is missing"
             continue
-        content = image.read_bytes()
-        if hashlib.sha256(content).hexdigest() not in hashes[file]:
+        if sha256_of_file(image) not in hashes[file]:
             try:
-                decode(content, file)
+                decode(image.read_bytes(), file)
             except ValueError:
                 yield f"{file}: is truncated or damaged"
             else:
@@ -159,11 +157,7 @@ def write_environment(folder: Path) -> None:
 
 def bring_back(folder: Path) -> None:
     """Take images out of quarantine whose hash a line of the manifests has, where the image of that line is lost."""
-    aside = {
-        hashlib.sha256(path.read_bytes()).hexdigest(): path
-        for path in sorted(folder.glob(f"{QUARANTINE}/*"))
-        if path.is_file()
-    }
+    aside = {sha256_of_file(path): path for path in sorted(folder.glob(f"{QUARANTINE}/*")) if path.is_file()}
     kept = {record.file for record in whole_records(folder)}
     for record in manifest_lines(folder) if aside else ():
         if record.file not in kept and record.sha256 in aside:

@@ -103,6 +103,11 @@ def images_digest(records: Iterable[Record], ids: Iterable[str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def prompts_digest(prompts: Iterable[tuple[str, str]]) -> str:
+    """Hex SHA-256 over the ids and texts of prompts in their order."""
+    return hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()
+
+
 def indexed(folder: Path, records: Sequence[Record]) -> tuple[list[ImageFile], list[ImageInfo]]:
     """The images of records, and what the records say about them."""
     images = [ImageFile(folder / record.file, record.id) for record in records]

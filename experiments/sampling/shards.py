@@ -11,7 +11,6 @@ alone gathers them.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from eval.files import sha256_of_file
 from experiments.sampling.manifest import FEATURES, NAME, QUARANTINE, manifest_lines, set_aside, unused
 from experiments.setup.processes import Shard
 
@@ -109,8 +109,8 @@ def gather_image(image: Path, folder: Path, recorded: set[tuple[str, str]]) -> N
     if not place.exists():
         image.rename(place)
         return
-    here = hashlib.sha256(place.read_bytes()).hexdigest()
-    if here == hashlib.sha256(image.read_bytes()).hexdigest():
+    here = sha256_of_file(place)
+    if here == sha256_of_file(image):
         image.unlink()
     elif (f"images/{image.name}", here) in recorded:
         set_aside(image, folder)

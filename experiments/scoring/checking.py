@@ -15,7 +15,7 @@ import numpy as np
 from eval.images import ImageFile
 from eval.index import FILE as INDEX
 from eval.index import read_index
-from experiments.sampling.manifest import Record, images_digest, whole_records
+from experiments.sampling.manifest import Record, images_digest, prompts_digest, whole_records
 from experiments.scoring.stored import is_changed
 
 DAMAGED = (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile)
@@ -75,22 +75,25 @@ def score_problem(path: Path, records: Sequence[Record]) -> str | None:
     try:
         scores = json.loads(path.read_bytes())
         n, protocol, images = scores["n"], scores["protocol"], scores.get("images")
-        prompts, base = protocol["prompts_sha256"], protocol["base_run"]
+        prompts, base = protocol["prompts_sha256"], str(protocol["base_run"])
+        hashes = None if images is None else (images["sha256"], images["base_sha256"])
     except DAMAGED:
+        return "is damaged"
+    if not isinstance(n, int):
         return "is damaged"
     changed = "was changed after it was written" if is_changed(scores) else None
     if n > len(records):
         return f"is of {n} images, and {len(records)} are whole"
     scored = sorted(records, key=lambda record: record.id)[:n]
-    listed = json.dumps([[record.id, record.prompt] for record in scored])
-    if images is None or n < len(records) and hashlib.sha256(listed.encode()).hexdigest() != prompts:
+    listed = prompts_digest((record.id, record.prompt) for record in scored)
+    if hashes is None or n < len(records) and listed != prompts:
         return changed  # it is of an older version, or of prompts that are not the first by id
     ids = [record.id for record in scored]
-    if images["sha256"] != images_digest(records, ids):
+    if hashes[0] != images_digest(records, ids):
         return "is of other images"
     folder = path.parent if path.name == METRICS else path.parent.parent
     for other in folder.parent.glob(f"*-{base[:8]}"):
-        if images["base_sha256"] != images_digest(whole_records(other), ids):
+        if hashes[1] != images_digest(whole_records(other), ids):
             return f"is of other base samples than those in {other.name}"
     return changed
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -53,9 +53,7 @@ def check_reference(
     elif spec.source == SCENES:
         require_enough(spec, spec.count, WHOLE)
     else:
-        found = reference_images(spec, *size)
-        for cropping in croppings:
-            large_enough(spec, found, cropping, cache_dir, size)
+        list(usable_images(spec, extractor, croppings, cache_dir, size))
 
 
 def is_stored(spec: ReferenceSpec) -> bool:
@@ -89,13 +87,11 @@ def reference_features(
     """
     if is_stored(spec):
         return [stored_reference(spec, protocol_of(extractor, each)) for each in croppings]
-    found, references = reference_images(spec, *size), []
+    references = []
     with readers(spec) as pool:
-        for cropping in croppings:
-            kept, digest = large_enough(spec, found, cropping, cache_dir, size)
+        for cropping, kept, protocol in usable_images(spec, extractor, croppings, cache_dir, size):
             (features,) = images_to_features(kept, extractor, cache_dir=cache_dir, croppings=[cropping], pool=pool)
-            about = describe_images(spec, size, len(kept), len(found), digest)
-            references.append(Reference(features, protocol_of(extractor, cropping) | about))
+            references.append(Reference(features, protocol))
     return references
 
 
@@ -109,17 +105,22 @@ def reference_protocols(
     """The protocols of `reference_features`, with its errors; no features are extracted."""
     if is_stored(spec):
         return [each.protocol for each in reference_features(spec, extractor, croppings, cache_dir, size)]
-    found, protocols = reference_images(spec, *size), []
+    return [protocol for _, _, protocol in usable_images(spec, extractor, croppings, cache_dir, size)]
+
+
+def usable_images(
+    spec: ReferenceSpec,
+    extractor: FeatureExtractor,
+    croppings: Sequence[Cropping],
+    cache_dir: Path,
+    size: tuple[int, int],
+) -> Iterator[tuple[Cropping, list[LazyImage], dict[str, Any]]]:
+    """(cropping, images that can serve for it, protocol) for each cropping; ValueError if they are too few."""
+    found = reference_images(spec, *size)
     for cropping in croppings:
         kept, digest = large_enough(spec, found, cropping, cache_dir, size)
-        about = describe_images(spec, size, len(kept), len(found), digest)
-        protocols.append(protocol_of(extractor, cropping) | about)
-    return protocols
-
-
-def describe_images(spec: ReferenceSpec, size: tuple[int, int], kept: int, found: int, digest: str) -> dict[str, Any]:
-    """Which real images were compared with, for protocols."""
-    return {"source": describe(spec, *size), "n": kept, "left_out": found - kept, "sha256": digest}
+        about = {"source": describe(spec, *size), "n": len(kept), "left_out": len(found) - len(kept), "sha256": digest}
+        yield cropping, kept, protocol_of(extractor, cropping) | about
 
 
 def large_enough(

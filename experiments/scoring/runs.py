@@ -6,8 +6,6 @@ prompts at its training size.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +23,7 @@ from eval.score import as_metrics, check_names, score_alone, score_features
 from eval.uncertainty import MINIMUM_IMAGES, estimate_mean
 from experiments.sampling.batches import Progress, no_progress
 from experiments.sampling.generate import generate_run, is_complete
-from experiments.sampling.manifest import FEATURES, Record, images_digest, read_lines, read_records
+from experiments.sampling.manifest import FEATURES, Record, images_digest, prompts_digest, read_lines, read_records
 from experiments.scenes.scene_counter import SceneCounter
 from experiments.scenes.scene_features import SceneFeatures
 from experiments.scoring.feature_spaces import build_extractor, protocol_of
@@ -167,7 +165,6 @@ def run_protocol(
     """What identifies the measurement: rows of a table that differ in any of it are not comparable."""
     whole, *crops = references.values()
     kept = ("source", "n", "left_out", "sha256")
-    prompts = json.dumps([[prompt.id, prompt.text] for prompt in run.prompts])
     on_scenes = run.metrics.repetition == "scenes"
     return protocol_of(extractor, WHOLE) | {
         "reference": {key: whole[key] for key in kept},
@@ -177,7 +174,7 @@ def run_protocol(
         "repetition": run.metrics.repetition,
         "repetition_sha256": SceneCounter().digest if on_scenes else None,
         "accuracy_sha256": SceneFeatures().digest if on_scenes else None,
-        "prompts_sha256": hashlib.sha256(prompts.encode()).hexdigest(),
+        "prompts_sha256": prompts_digest((prompt.id, prompt.text) for prompt in run.prompts),
         "model_sha256": run.model.digest,
         "dtype": run.model.dtype,
         "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,

@@ -74,8 +74,8 @@ def launch(job: Job, arguments: Sequence[str], prepare: Preparation | None = Non
         JobsFailed: after the other jobs, naming those that failed.
     """
     app = hydra.main(config_path=str(schema.CONF), config_name="config", version_base=VERSION_BASE)(with_outcome(job))
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
-    if len(overrides) + len(MULTIRUN & set(arguments)) < len(arguments):
+    overrides = only_overrides(arguments)
+    if overrides is None:
         sys.argv[1:] = arguments
         app()
         return None
@@ -98,6 +98,12 @@ def launch(job: Job, arguments: Sequence[str], prepare: Preparation | None = Non
     ordered = sorted(folders, key=lambda path: (len(path.name), path.name))
     report_failures(grid, [read_outcome(path) for path in ordered])
     return grid
+
+
+def only_overrides(arguments: Sequence[str]) -> list[str] | None:
+    """The overrides of a command line that has no other option than ``-m``; None if it asks Hydra for something."""
+    rest = [argument for argument in arguments if argument not in MULTIRUN]
+    return None if any(argument.startswith("-") for argument in rest) else rest
 
 
 def checked_configs(grid: Grid) -> list[DictConfig]:

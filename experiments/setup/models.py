@@ -75,7 +75,7 @@ class ModelSource:
 
     def digest(self) -> str:
         """SHA-256 over the weight files, without loading them."""
-        return weights_digest(self.locate(), locate_vae(self.vae) if self.vae else None)
+        return weights_digest(self.locate(), locate_vae(self.vae) if self.vae else None, self.variant)
 
 
 def resolve_dtype(name: str) -> str:

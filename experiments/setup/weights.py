@@ -20,7 +20,8 @@ from eval.files import sha256_of_file, write_atomically
 from experiments.scenes import WEIGHTS
 
 TEXTS = ("*.json", "*.txt")
-UNWANTED = ["safety_checker/*"]
+NOT_LOADED = ("safety_checker",)
+UNWANTED = [f"{part}/*" for part in NOT_LOADED]
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 RESTORE = "restore it with `git checkout -- experiments/scenes/weights`"
 
@@ -145,21 +146,39 @@ def locate_vae(name: str) -> Path:
     return Path(name) if Path(name).is_dir() else HubFolder(name, "model.vae=DIR").fetch()
 
 
-def weights_digest(place: Path, vae: Path | None = None) -> str:
-    """Hex SHA-256 of a pipeline folder or single file, and of the autoencoder folder that replaces its own, if any."""
-    digest = folder_digest(place) if place.is_dir() else file_digest(place)
+def weights_digest(place: Path, vae: Path | None = None, variant: str | None = None) -> str:
+    """Hex SHA-256 of a pipeline folder, with this variant of its weight files, or of a single file, and of the
+    autoencoder folder that replaces its own, if any.
+    """
+    digest = folder_digest(place, variant) if place.is_dir() else file_digest(place)
     return digest if vae is None else hashlib.sha256(f"{digest} {folder_digest(vae)}".encode()).hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
-    """Hex SHA-256 over the relative names and contents of the files that a pipeline or an autoencoder loads."""
+def folder_digest(folder: Path, variant: str | None = None) -> str:
+    """Hex SHA-256 over the relative names and contents of the files that a pipeline or an autoencoder loads.
+
+    The cache of the hub may hold more: what other programs, or runs with another ``variant``, have fetched.
+    """
     index = folder / "model_index.json"
+    parts = sorted(path for path in folder.iterdir() if path.is_dir()) if index.is_file() else [folder]
+    files = [path for part in parts for path in loaded_files(part, variant)]
     total = hashlib.sha256()
-    for path in [*sorted(folder.glob("*/*")), index] if index.is_file() else sorted(folder.glob("*")):
-        if path.suffix in {".json", ".safetensors", ".txt"}:
-            total.update(path.relative_to(folder).as_posix().encode())
-            total.update(bytes.fromhex(file_digest(path)))
+    for path in [*files, *([index] if index.is_file() else [])]:
+        total.update(path.relative_to(folder).as_posix().encode())
+        total.update(bytes.fromhex(file_digest(path)))
     return total.hexdigest()
+
+
+def loaded_files(part: Path, variant: str | None) -> list[Path]:
+    """Configuration, vocabulary and weights of one part of a pipeline: of this variant if there are any."""
+    if part.name in NOT_LOADED:
+        return []
+    weights: dict[str | None, list[Path]] = {None: []}
+    for path in part.glob("*.safetensors"):
+        if found := re.fullmatch(r"(?:.*_)?model(?:\.(\w+))?(?:-\d+-of-\d+)?\.safetensors", path.name):
+            weights.setdefault(found[1], []).append(path)
+    texts = [path for pattern in TEXTS for path in part.glob(pattern)]
+    return sorted([*texts, *weights.get(variant, weights[None])])
 
 
 def file_digest(path: Path) -> str:

@@ -11,7 +11,8 @@ import torchvision
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-from baselines.clean_images import recomputed, window_gradient, without_overflow
+from baselines.cascade.images import precise
+from baselines.clean_images import recomputed, window_gradient
 from baselines.direct import Direct
 from baselines.lpips import lpips_vgg
 from baselines.method import Request, Sampler
@@ -266,7 +267,7 @@ def test_small_gradients_survive_half_precision(sdxl):
     assert expected.abs().max() < 6e-8
     sdxl.to(torch.float16)
     latents, predict = inputs_of(sdxl, torch.float16)
-    with without_overflow(sdxl):
+    with precise(sdxl):
         found = window_gradient(sdxl, predict, loss, latents[0], 2, 501)
     assert found.dtype == torch.float32
     assert (found - expected).norm() < 0.05 * expected.norm()

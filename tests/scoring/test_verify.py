@@ -170,6 +170,8 @@ DAMAGE = {
         "is of other images",
     ),
     "scores of more images": (lambda f: other_scores(f, n=5), "is of 5 images, and 4 are whole"),
+    "scores of no images": (lambda f: other_scores(f, n=None), "is damaged"),
+    "scores without hashes": (lambda f: other_scores(f, images="all"), "is damaged"),
     "changed score": (lambda f: other_scores(f, fid_r=0.0), "was changed after it was written"),
     "foreign metrics": (
         lambda f: (f / "metrics.json").write_text((f / "metrics.json").read_text() + " "),

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 
 import pytest
 
@@ -50,3 +51,28 @@ def test_the_digest_of_a_folder_covers_names_and_contents(cache, tmp_path, save_
             total.update(path.relative_to(folder).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
     assert folder_digest(folder) == weights_digest(folder) == total.hexdigest()
     assert weights_digest(folder, folder / "vae") != total.hexdigest()
+
+
+def test_the_digest_of_a_folder_covers_what_is_loaded_alone(cache, tmp_path, save_pipeline):
+    """Other programs put more files into the hub's cache: another precision, the safety checker."""
+    folder = shutil.copytree(save_pipeline("sd15"), tmp_path / "sd15")
+    before = folder_digest(folder)
+    half = folder / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    (folder / "safety_checker").mkdir()
+    for path in (half, half.with_name("diffusion_pytorch_model.non_ema.safetensors")):
+        path.write_bytes(b"others")
+    for name in ("config.json", "model.safetensors"):
+        (folder / "safety_checker" / name).write_bytes(b"{}")
+    (folder / "vae" / "vae.safetensors").write_bytes(b"in another format")
+    assert folder_digest(folder) == before
+    of_half = folder_digest(folder, "fp16")
+    assert of_half != before
+    half.with_name("diffusion_pytorch_model.safetensors").write_bytes(b"other single precision")
+    assert folder_digest(folder, "fp16") == of_half
+    half.write_bytes(b"other half precision")
+    assert folder_digest(folder, "fp16") != of_half
+
+
+def test_a_folder_without_the_variant_has_the_digest_of_what_is_loaded_instead(cache, save_pipeline):
+    folder = save_pipeline("sd15")
+    assert weights_digest(folder, variant="fp16") == weights_digest(folder)

@@ -70,6 +70,20 @@ def test_one_stage_is_the_stock_pipeline(named, options):
     assert np.array_equal(generate(SDEdit(), pipe, size=(32, 32), steps=4, **options), expected)
 
 
+def test_the_autoencoder_is_in_float32_where_the_stock_pipeline_has_it_so(named):
+    """SDXL's, which overflows in float16, and no other."""
+    _, pipe = named
+    pipe.to(torch.float16)
+    types = set()
+    for coder in (pipe.vae.encoder, pipe.vae.decoder):
+        coder.conv_in.register_forward_pre_hook(lambda module, args: types.add(args[0].dtype))
+    generate(Direct(), pipe, [1], size=(32, 32))
+    (expected,) = types
+    generate(SDEdit(space="rgb"), pipe, [1])
+    assert types == {expected}
+    assert pipe.vae.dtype == torch.float16
+
+
 @pytest.mark.parametrize("scheduler", [*SCHEDULERS, "PNDM", "LMSDiscrete", "KDPM2Discrete", "DDPM"])
 def test_one_stage_is_the_stock_pipeline_with_every_scheduler(pipe, scheduler):
     changes = {"skip_prk_steps": True} if scheduler == "PNDM" else {}

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from baselines.cascade.attention import ScaleFusion, gaussian, level_of, window_count, window_starts
-from baselines.cascade.freescale import FreeScale, blend_weight, deep_convolutions
+from baselines.cascade.attention import ScaleFusion, level_of, window_count, window_starts
+from baselines.cascade.freescale import FreeScale, deep_convolutions
+from baselines.cascade.images import blur, gaussian
+from baselines.cascade.parts import cosine
 from baselines.cascade.sdedit import SDEdit
 from baselines.method import Request, Sampler
 from scalecrafter.schedule import step_of_call
@@ -28,7 +30,7 @@ def test_published_weights_and_windows_in_time(pipe):
     """At calls 15, 20, 30 and 40 of 50; dilation in calls 15 to 34."""
     weights = {15: 0.591728, 20: 0.391708, 30: 0.100742, 40: 0.006191}
     for index, weight in weights.items():
-        assert blend_weight(1 - (981 - 20 * index) / 1000, 2.0) == pytest.approx(weight, abs=1e-6)
+        assert cosine(pipe.scheduler, 981 - 20 * index) ** 2 == pytest.approx(weight, abs=1e-6)
     calls = METHOD.parts(pipe, [(32, 32), (64, 64)], 50)[1].trajectory(pipe.scheduler).timesteps.tolist()
     assert len(calls) == 35
     dilated = [t for t in calls if step_of_call(pipe.scheduler, t) < METHOD.dilate_until]
@@ -80,11 +82,11 @@ def test_gaussian():
     impulse[0, 4, 4, 4] = 1
     published = {3: (0.274069, 0.451863), 7: (0.242036, 0.399050)}
     for side, (beside, centre) in published.items():
-        filtered = gaussian(impulse, side, (3,))
+        filtered = blur(impulse, gaussian(side, 1.0), (3,))
         assert filtered[0, 4, 4, 3:5].tolist() == pytest.approx([beside, centre], abs=1e-5)
         expected = {3: 0.092261, 7: 0.063545}[side]
-        assert gaussian(impulse, side, (1, 2, 3))[0, 4, 4, 4].item() == pytest.approx(expected, abs=1e-5)
-    assert torch.equal(gaussian(impulse, 1, (2, 3)), impulse)
+        assert blur(impulse, gaussian(side, 1.0), (1, 2, 3))[0, 4, 4, 4].item() == pytest.approx(expected, abs=1e-5)
+    assert torch.equal(blur(impulse, gaussian(1, 1.0), (2, 3)), impulse)
 
 
 def fusion(latent, base, **options):

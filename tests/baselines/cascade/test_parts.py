@@ -11,6 +11,7 @@ from baselines.cascade.parts import (
     Part,
     check_scheduler,
     consecutive,
+    cosine,
     first_step,
     progress_of,
     rescheduled,
@@ -92,6 +93,14 @@ def test_start_is_the_same_noise_level_with_every_spacing():
     assert before > 700 >= at
     assert first_step(make("EulerDiscrete", timestep_spacing="trailing"), 1, 0.5) == 0
     assert progress_of(make("DDIM"), 250) == 0.75
+
+
+def test_cosine_weight():
+    expected = {981: 0.99911, 961: 0.996252, 801: 0.90543, 741: 0.843417, 501: 0.501571, 241: 0.136593, 1: 2e-6}
+    ddim = make("DDIM")
+    assert {t: cosine(ddim, t) for t in expected} == pytest.approx(expected, abs=1e-6)
+    cubes = {981: 0.997331, 801: 0.742274, 741: 0.599966, 501: 0.126182}
+    assert {t: cosine(ddim, torch.tensor(t)) ** 3 for t in cubes} == pytest.approx(cubes, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -69,6 +70,21 @@ def doubled(value: Any) -> Any:
 def close(found: Tensor, expected: Tensor, relative: float = 1e-4) -> bool:
     """Whether the largest difference is within this share of the largest value."""
     return float((found.double() - expected).abs().max() / expected.abs().max()) <= relative
+
+
+@torch.no_grad()
+def check_all_differ(pipe: Any, methods: Sequence[Any], size: tuple[int, int], timesteps: Sequence[float]) -> None:
+    """Each method has predictions in these calls, at (rows, columns) of the latent, and a description that none of the
+    others has.
+    """
+    inputs, pixels, predictions, described = inputs_for(pipe, *size), [4 * side for side in size], [], []
+    for method in methods:
+        with method.enable(pipe, height=pixels[0], width=pixels[1]):
+            predictions.append(torch.cat([pipe.unet(timestep=t, **inputs).sample for t in timesteps]))
+        described.append(method.describe(pipe, *pixels))
+    for index, method in enumerate(methods):
+        assert not any(torch.equal(predictions[index], other) for other in predictions[:index]), method
+        assert described[index] not in described[:index], method
 
 
 class Explicit:

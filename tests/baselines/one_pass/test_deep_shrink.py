@@ -7,7 +7,16 @@ from diffusers import DDIMScheduler
 from baselines.one_pass.deep_shrink import DeepShrink
 from baselines.one_pass.following import moment_of
 from scalecrafter.pipeline import sampling_timesteps
-from tests.baselines.one_pass.explicit import SHAPES, Explicit, bicubic, close, inputs_for, scenes_unet, shaped
+from tests.baselines.one_pass.explicit import (
+    SHAPES,
+    Explicit,
+    bicubic,
+    check_all_differ,
+    close,
+    inputs_for,
+    scenes_unet,
+    shaped,
+)
 
 
 class ShrunkUNet(Explicit):
@@ -76,20 +85,10 @@ def test_every_option_is_the_form_spelled_out(pipe, case):
 
 
 @pytest.mark.parametrize("pipe", ["scenes"], indirect=True)
-@torch.no_grad()
 def test_every_option_changes_the_prediction_and_the_description(pipe):
     changes = [{}, {"factor": 3.0}, {"block": 4}, {"start": 0.3}, {"end": 0.1}, {"after_skip": False}]
     changes += [{"shrinking": "area"}, {"growing": "bilinear"}]
-    inputs, predictions, described = inputs_for(pipe, 16, 16), [], []
-    for options in changes:
-        method = DeepShrink(**options)
-        with method.enable(pipe, height=64, width=64):
-            predictions.append(pipe.unet(timestep=801, **inputs).sample)
-        described.append(method.describe(pipe, 64, 64))
-    different = [j for j, y in enumerate(predictions) if all(not torch.equal(y, other) for other in predictions[:j])]
-    assert different == [0, 1, 2, 3, 5, 6, 7]  # without the window of end=0.1 it is the plain model, as of start=0.3
-    assert torch.equal(predictions[3], predictions[4])
-    assert all(described.count(each) == 1 for each in described)
+    check_all_differ(pipe, [DeepShrink(**options) for options in changes], (16, 16), (981, 801))
 
 
 @pytest.mark.parametrize("pipe", ["sd15", "sdxl"], indirect=True)

@@ -1,10 +1,8 @@
-"""Sizes of phases, and the weight that falls during each."""
+"""Sizes of phases."""
 
 import pytest
-import torch
-from diffusers import DDIMScheduler
 
-from baselines.patches.phases import cosine, phase_sizes, scale_of
+from baselines.patches.phases import phase_sizes, scale_of
 from experiments.setup.architecture import load_architecture
 from experiments.setup.models import ModelSource
 
@@ -37,11 +35,3 @@ def test_a_number_of_phases_is_spread_evenly():
         3,
         5,
     ]
-
-
-def test_cosine_weight():
-    expected = {981: 0.99911, 961: 0.996252, 801: 0.90543, 741: 0.843417, 501: 0.501571, 241: 0.136593, 1: 2e-6}
-    scheduler = DDIMScheduler()
-    assert {t: cosine(scheduler, t) for t in expected} == pytest.approx(expected, abs=1e-6)
-    cubes = {981: 0.997331, 801: 0.742274, 741: 0.599966, 501: 0.126182}
-    assert {t: cosine(scheduler, torch.tensor(t)) ** 3 for t in cubes} == pytest.approx(cubes, abs=1e-6)

@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from baselines.cascade.images import blur, gaussian
 from baselines.patches.views import (
-    blur,
     blurred,
     dilated_views,
-    gaussian,
     interleave,
     pad_to_multiple,
     permutations,
@@ -37,7 +36,7 @@ def test_blur_is_the_sum_over_neighbours_with_zeros_outside():
     x, weights = torch.randn(2, 3, 4, 5, dtype=torch.float64), gaussian(5, 0.9)
     padded = functional.pad(x, (2, 2, 2, 2))
     expected = sum(weights[i] * weights[j] * padded[..., i : i + 4, j : j + 5] for i in range(5) for j in range(5))
-    torch.testing.assert_close(blur(x, weights), expected)
+    torch.testing.assert_close(blur(x, weights, (2, 3)), expected)
 
 
 def test_blurred_latents_keep_the_statistics_of_each_image():
