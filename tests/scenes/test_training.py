@@ -1,4 +1,4 @@
-"""The training loop (learning rates, averaged weights, resuming from a checkpoint), and a few steps of the autoencoder."""
+"""The training loop (learning rates, averaged weights, resuming from a checkpoint), a few steps of the autoencoder."""
 
 import json
 from dataclasses import replace
