@@ -19,7 +19,6 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from numpy.typing import NDArray
-from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from baselines.method import Method, Request, Sampler
@@ -29,6 +28,7 @@ from experiments.results.score_table import collect
 from experiments.scenes.model import build_scheduler
 from experiments.scoring.runs import complete_run
 from experiments.setup.grid import read_grid
+from tests.copies import built_once
 
 MAX_TOKENS = 12
 # Width of the text embedding, by which "auto" recognises a family; "tiny" is no family, and the fastest.
@@ -111,6 +111,7 @@ def tiny_scheduler() -> DDIMScheduler:
     return scheduler
 
 
+@built_once
 def tiny_pipeline(folder: Path, family: str = "tiny") -> StableDiffusionPipeline:
     """A StableDiffusionPipeline whose training size is 32x32 pixels (latents 8x8, autoencoder factor 4).
 
@@ -132,6 +133,7 @@ def tiny_pipeline(folder: Path, family: str = "tiny") -> StableDiffusionPipeline
     )
 
 
+@built_once
 def tiny_sdxl_pipeline(folder: Path) -> StableDiffusionXLPipeline:
     """A StableDiffusionXLPipeline whose training size is 32x32 pixels; each text encoder gives half the width."""
     torch.manual_seed(0)
@@ -193,9 +195,9 @@ def unet_inputs(pipe: Any, batch: int = 2, seed: int = 0) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def predict(pipe: Any, timestep: Any = 500, batch: int = 2) -> Tensor:
+def predict(pipe: Any, timestep: Any = 500, batch: int = 2) -> torch.Tensor:
     """The U-Net's prediction (batch, 4, 16, 16) for `unet_inputs`."""
-    prediction: Tensor = pipe.unet(timestep=timestep, **unet_inputs(pipe, batch)).sample
+    prediction: torch.Tensor = pipe.unet(timestep=timestep, **unet_inputs(pipe, batch)).sample
     return prediction
 
 

@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
+from tests.copies import built_once
 from tests.tiny import tiny_pipeline, tiny_sdxl_pipeline
 
 
@@ -35,11 +36,15 @@ def shaped(shape: str, folder: Any) -> Any:
     """A pipeline with a tiny U-Net of this shape: sd15, sd21, sdxl or scenes."""
     if shape == "sdxl":
         return tiny_sdxl_pipeline(folder)
-    pipe = tiny_pipeline(folder, "tiny" if shape == "scenes" else shape)
-    if shape == "scenes":
-        pipe.unet = scenes_unet()
-        pipe.vae = AutoencoderKL.from_config(pipe.vae.config, latent_channels=12).eval()
-        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction")
+    return scenes_pipeline(folder) if shape == "scenes" else tiny_pipeline(folder, shape)
+
+
+@built_once
+def scenes_pipeline(folder: Any) -> Any:
+    pipe = tiny_pipeline(folder)
+    pipe.unet = scenes_unet()
+    pipe.vae = AutoencoderKL.from_config(pipe.vae.config, latent_channels=12).eval()
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction")
     return pipe
 
 
