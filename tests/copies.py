@@ -59,7 +59,7 @@ def copier(model: T) -> Callable[[], T]:
 
 
 def built_once(build: Callable[..., T]) -> Callable[..., T]:
-    """build(folder, ...) that builds once for each set of options and then copies; leaves the global generator at 0."""
+    """The builder, which now builds once for each set of options and then copies; the global generator ends at 0."""
     made: dict[tuple[Any, ...], Callable[[], T]] = {}
 
     @wraps(build)

@@ -23,6 +23,12 @@ def family(request, tmp_path):
 
 
 @pytest.fixture
+def pipe(tmp_path):
+    """With attention at the level that is looked at."""
+    return tiny_pipeline(tmp_path, "sd15")
+
+
+@pytest.fixture
 def sdxl(tmp_path):
     return tiny_sdxl_pipeline(tmp_path)
 
