@@ -8,6 +8,7 @@ import copy
 import math
 from typing import Any
 
+import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
@@ -48,7 +49,8 @@ def scenes_pipeline(folder: Any) -> Any:
     return pipe
 
 
-SHAPES = ("sd15", "sd21", "sdxl", "scenes")
+SD21 = pytest.param("sd21", marks=pytest.mark.slow)  # sd15 with another width of the text
+SHAPES = ("sd15", SD21, "sdxl", "scenes")
 
 
 def inputs_for(pipe: Any, rows: int, columns: int, batch: int = 2) -> dict[str, Any]:

@@ -17,7 +17,10 @@ WORDS = {"ab": [1, 2], "c": [3], "de": [4, 5]}  # and the positions of their tok
 PROMPT = " ".join(WORDS)
 
 
-@pytest.fixture(params=["sd15", "sd21", "sdxl"])
+SD21 = pytest.param("sd21", marks=pytest.mark.slow)  # sd15 with another width of the text
+
+
+@pytest.fixture(params=["sd15", SD21, "sdxl"])
 def family(request, tmp_path):
     return tiny_sdxl_pipeline(tmp_path) if request.param == "sdxl" else tiny_pipeline(tmp_path, request.param)
 

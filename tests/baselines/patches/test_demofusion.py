@@ -22,7 +22,10 @@ from tests.baselines.patches.slow import latents_of, request_for, slow_method
 from tests.tiny import generate, tiny_pipeline, tiny_sdxl_pipeline
 
 
-@pytest.fixture(params=["sd15", "sd21", "sdxl"])
+SD21 = pytest.param("sd21", marks=pytest.mark.slow)  # sd15 with another width of the text
+
+
+@pytest.fixture(params=["sd15", SD21, "sdxl"])
 def family(request, tmp_path):
     return tiny_sdxl_pipeline(tmp_path) if request.param == "sdxl" else tiny_pipeline(tmp_path, request.param)
 
