@@ -21,7 +21,6 @@ from experiments.setup.models import ModelSource
 from tests.baselines.patches.slow import latents_of, request_for, slow_method
 from tests.tiny import generate, tiny_pipeline, tiny_sdxl_pipeline
 
-
 SD21 = pytest.param("sd21", marks=pytest.mark.slow)  # sd15 with another width of the text
 
 
