@@ -17,10 +17,11 @@ WORDS = {"ab": [1, 2], "c": [3], "de": [4, 5]}  # and the positions of their tok
 PROMPT = " ".join(WORDS)
 
 
-SD21 = pytest.param("sd21", marks=pytest.mark.slow)  # sd15 with another width of the text
+# SD 1.5's topology is that of the test of three phases.
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("sd15", "sd21")]
 
 
-@pytest.fixture(params=["sd15", SD21, "sdxl"])
+@pytest.fixture(params=[*SLOW, "sdxl"])
 def family(request, tmp_path):
     return tiny_sdxl_pipeline(tmp_path) if request.param == "sdxl" else tiny_pipeline(tmp_path, request.param)
 
