@@ -95,7 +95,7 @@ def img2img(name, pipe, latents, request, strength, generators):
 
 
 def combinations():
-    """Architecture, scheduler and kind of prediction: each scheduler, each architecture with both kinds; all of them in
+    """Architecture, scheduler and kind of prediction: each scheduler, each architecture with both kinds; all in
     the slow tests.
     """
     for (index, scheduler), name, kind in itertools.product(enumerate(SCHEDULERS), PIPELINES, KINDS):
