@@ -67,7 +67,7 @@ COMPILED = {
     "with aot_eager": lambda unet: unet.compile(backend="aot_eager"),
 }
 # U-Net and factors. The topology of Stable Diffusion takes a minute, two levels a few seconds.
-SMALL = lambda: small_unet("sd"), {FIRST: 4, SECOND: 3, "up_blocks.0.resnets.0.conv1": 2}  # noqa: E731
+SMALL = lambda: small_unet("sd"), {FIRST: 3, SECOND: 2, "up_blocks.0.resnets.0.conv1": 2}  # noqa: E731
 WHOLE = tiny_unet, TABLE
 CASES = [pytest.param("in place", *SMALL, id="small")]
 CASES += [pytest.param(how, *WHOLE, id=f"whole, {how}", marks=pytest.mark.slow) for how in COMPILED]
