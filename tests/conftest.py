@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -64,21 +65,26 @@ def pipe_folder(save_pipeline):
     return save_pipeline("tiny")
 
 
-@pytest.fixture(scope="session")
-def finished(pipe_folder, tmp_path_factory):
-    """A folder with ``runs`` and ``results`` of two small experiments, table1 and ablate_tau; not to be changed.
-    Made by the first test process that needs it, for all.
-    """
-    from tests.tiny import finish_experiments
-
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that ``make`` has filled, in the first test process that needs it, for all; not to be changed."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        return finish_experiments(pipe_folder, tmp_path_factory.mktemp("finished"))
-    folder = tmp_path_factory.getbasetemp().parent / "finished"
+        make(folder := tmp_path_factory.mktemp(name))
+        return folder
+    folder = tmp_path_factory.getbasetemp().parent / name
     with FileLock(f"{folder}.lock"):
         if not (folder / "done").exists():
-            finish_experiments(pipe_folder, folder)
+            folder.mkdir(exist_ok=True)
+            make(folder)
             (folder / "done").touch()
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(pipe_folder, tmp_path_factory):
+    """A folder with ``runs`` and ``results`` of two small experiments, table1 and ablate_tau; not to be changed."""
+    from tests.tiny import finish_experiments
+
+    return made_once(tmp_path_factory, "finished", lambda folder: finish_experiments(pipe_folder, folder))
 
 
 @pytest.fixture(scope="session")
@@ -86,4 +92,5 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of the true format with random weights."""
     from experiments.scoring.libraries import random_inception
 
-    return random_inception(tmp_path_factory.mktemp("inception") / "inception.pth")
+    folder = made_once(tmp_path_factory, "inception", lambda folder: random_inception(folder / "inception.pth"))
+    return folder / "inception.pth"

@@ -24,7 +24,7 @@ from tests.tiny import tiny_overrides, tiny_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTRACT = [
-    test_methods.test_images_have_the_requested_size_and_differ_from_direct,
+    test_methods.test_image_has_the_requested_size_and_depends_on_its_seed_only,
     test_methods.test_pipeline_is_restored,
 ]
 

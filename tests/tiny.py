@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from numpy.typing import NDArray
-from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from baselines.method import Method, Request, Sampler
@@ -29,6 +28,7 @@ from experiments.results.score_table import collect
 from experiments.scenes.model import build_scheduler
 from experiments.scoring.runs import complete_run
 from experiments.setup.grid import read_grid
+from tests.copies import built_once
 
 MAX_TOKENS = 12
 # Width of the text embedding, by which "auto" recognises a family; "tiny" is no family, and the fastest.
@@ -45,16 +45,17 @@ def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_TOKENS)
 
 
-def tiny_unet(cross_attention_dim: int = 16, in_channels: int = 4) -> UNet2DConditionModel:
-    """SD 1.5's U-Net with 8 to 16 channels."""
+def tiny_unet(text_width: int = 16, in_channels: int = 4, attention: Collection[int] = (2,)) -> UNet2DConditionModel:
+    """SD 1.5's U-Net with 8 to 16 channels, and attention at these levels only; SD has it at 0, 1 and 2."""
+    kinds = ["CrossAttn" * (level in attention) for level in range(4)]
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=in_channels,
         layers_per_block=2,
         block_out_channels=(8, 16, 16, 16),
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        cross_attention_dim=cross_attention_dim,
+        down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
+        up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(kinds)),
+        cross_attention_dim=text_width,
         attention_head_dim=2,
         norm_num_groups=4,
     )
@@ -107,16 +108,16 @@ def tiny_vae() -> AutoencoderKL:
 
 def tiny_scheduler() -> DDIMScheduler:
     """The scenes model's, with the epsilon prediction of Stable Diffusion."""
-    scheduler: DDIMScheduler = DDIMScheduler.from_config(build_scheduler().config, prediction_type="epsilon")
-    return scheduler
+    return DDIMScheduler.from_config(build_scheduler().config, prediction_type="epsilon")  # type: ignore[no-any-return]
 
 
+@built_once
 def tiny_pipeline(folder: Path, family: str = "tiny") -> StableDiffusionPipeline:
     """A StableDiffusionPipeline whose training size is 32x32 pixels (latents 8x8, autoencoder factor 4).
 
     Args:
         folder: where the tokenizer's files may be written.
-        family: "tiny", or "sd15" or "sd21", for which "auto" finds that family's settings.
+        family: "tiny", with the least attention, or "sd15" or "sd21", for which "auto" finds that family's settings.
     """
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer(folder)
@@ -124,7 +125,7 @@ def tiny_pipeline(folder: Path, family: str = "tiny") -> StableDiffusionPipeline
         vae=tiny_vae().eval(),
         text_encoder=CLIPTextModel(tiny_text_config(tokenizer, TEXT_WIDTH[family])).eval(),
         tokenizer=tokenizer,
-        unet=tiny_unet(TEXT_WIDTH[family]).eval(),
+        unet=tiny_unet(TEXT_WIDTH[family], attention=(2,) if family == "tiny" else (0, 1, 2)).eval(),
         scheduler=tiny_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -132,6 +133,7 @@ def tiny_pipeline(folder: Path, family: str = "tiny") -> StableDiffusionPipeline
     )
 
 
+@built_once
 def tiny_sdxl_pipeline(folder: Path) -> StableDiffusionXLPipeline:
     """A StableDiffusionXLPipeline whose training size is 32x32 pixels; each text encoder gives half the width."""
     torch.manual_seed(0)
@@ -193,9 +195,9 @@ def unet_inputs(pipe: Any, batch: int = 2, seed: int = 0) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def predict(pipe: Any, timestep: Any = 500, batch: int = 2) -> Tensor:
+def predict(pipe: Any, timestep: Any = 500, batch: int = 2) -> torch.Tensor:
     """The U-Net's prediction (batch, 4, 16, 16) for `unet_inputs`."""
-    prediction: Tensor = pipe.unet(timestep=timestep, **unet_inputs(pipe, batch)).sample
+    prediction: torch.Tensor = pipe.unet(timestep=timestep, **unet_inputs(pipe, batch)).sample
     return prediction
 
 

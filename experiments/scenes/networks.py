@@ -7,8 +7,10 @@ Each answers one question and is not trained on what it must not know: *structur
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 from eval.files import write_atomically
 
+Network = TypeVar("Network", bound=nn.Module)
 STRUCTURE_FILE, DETAIL_FILE, REPETITION_FILE = "structure.safetensors", "detail.safetensors", "repetition.safetensors"
 GROUPS = 8  # of every group normalisation
 BATCH_PIXELS = 2**21  # analysed at a time at most: 128 images of 128x128
@@ -43,7 +46,7 @@ def save_network(network: nn.Module, path: Path) -> None:
 
 
 def load_network(network: nn.Module, path: Path) -> str:
-    """Load weights of `save_network` in place, in float32 and eval mode.
+    """Load weights of `save_network` in place, in float32 and eval mode, without gradients.
 
     Returns:
         SHA-256 of the file.
@@ -59,8 +62,26 @@ def load_network(network: nn.Module, path: Path) -> str:
         network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"scenes network at {path} is damaged: {advice}") from error
-    network.eval()
+    network.eval().requires_grad_(False)
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def loaded(kind: Callable[[], Network], path: Path) -> tuple[Network, str]:
+    """The network of a file, and the file's SHA-256: the same object for all who ask, not to be changed.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_network`.
+    """
+    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else (0, 0)
+    return _loaded(kind, path, stamp, torch.get_default_device())
+
+
+@lru_cache(maxsize=8)
+def _loaded(
+    kind: Callable[[], Network], path: Path, stamp: tuple[int, int], device: torch.device
+) -> tuple[Network, str]:
+    network = kind()
+    return network, load_network(network, path)
 
 
 def root_mean_square(features: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.scenes import WEIGHTS
-from experiments.scenes.networks import REPETITION_FILE, load_network
+from experiments.scenes.networks import REPETITION_FILE, loaded
 from experiments.scenes.training.counting import CounterNetwork, count_objects
 
 
@@ -24,8 +24,7 @@ class SceneCounter:
     """
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
-        self.network = CounterNetwork()
-        self.digest = load_network(self.network, weights / REPETITION_FILE)
+        self.network, self.digest = loaded(CounterNetwork, weights / REPETITION_FILE)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.maximum(count_objects(self.network, images), np.float32(1))

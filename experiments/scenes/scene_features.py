@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from experiments.scenes import WEIGHTS
 from experiments.scenes.model import BASE_PX
-from experiments.scenes.networks import DETAIL_FILE, STRUCTURE_FILE, batches, load_network
+from experiments.scenes.networks import DETAIL_FILE, STRUCTURE_FILE, batches, loaded
 from experiments.scenes.training import detail, structure
 from experiments.scenes.training.autoencoder import to_tensor
 from experiments.scenes.training.damaged import DAMAGES
@@ -41,8 +41,7 @@ class SceneFeatures:
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
         self.weights = weights
-        self.network = structure.StructureNetwork()
-        self.digest = load_network(self.network, weights / STRUCTURE_FILE)
+        self.network, self.digest = loaded(structure.StructureNetwork, weights / STRUCTURE_FILE)
 
     @cached_property
     def for_crops(self) -> DetailFeatures:
@@ -89,8 +88,7 @@ class DetailFeatures:
     resizing = "none"
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
-        self.network = detail.DetailNetwork()
-        self.digest = load_network(self.network, weights / DETAIL_FILE)
+        self.network, self.digest = loaded(detail.DetailNetwork, weights / DETAIL_FILE)
 
     @torch.no_grad()
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -116,7 +114,7 @@ class SceneDistance:
     def __init__(self, weights: Path = WEIGHTS) -> None:
         features = SceneFeatures(weights)
         self.name = f"scenes {features.digest[:16]}"
-        self.trunk = features.network.trunk.requires_grad_(False)
+        self.trunk = features.network.trunk
 
     def layers(self, images: Tensor) -> list[Tensor]:
         """Channel-normalised outputs of all activations."""

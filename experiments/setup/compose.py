@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -27,12 +28,19 @@ def compose_config(overrides: Sequence[str], *, with_hydra: bool = False) -> Dic
     Raises:
         ValueError: one line that names the key or group and what exists.
     """
-    initialized = GlobalHydra.instance().is_initialized()  # inside a job
     try:
-        with nullcontext() if initialized else initialize_config_dir(str(schema.CONF), version_base=VERSION_BASE):
+        if GlobalHydra.instance().is_initialized():  # inside a job
             return compose("config", list(overrides), return_hydra_config=with_hydra)
+        return deepcopy(_composed(str(schema.CONF), tuple(overrides), with_hydra))
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(explain(error)) from error
+
+
+@lru_cache(maxsize=256)
+def _composed(conf: str, overrides: tuple[str, ...], with_hydra: bool) -> DictConfig:
+    """Not to be changed. A grid needs its rows several times, and Hydra takes over 0.1 s for each."""
+    with initialize_config_dir(conf, version_base=VERSION_BASE):
+        return compose("config", list(overrides), return_hydra_config=with_hydra)
 
 
 def explain(error: Exception) -> str:

@@ -65,6 +65,8 @@ class HubFolder:
         from huggingface_hub.hf_api import RepoFile
         from huggingface_hub.utils import filter_repo_objects
 
+        if not hub_answers():
+            raise OSError("the hub does not answer")
         try:
             tree = HfApi().list_repo_tree(self.name, recursive=True, revision=self.revision)
             found = {item.path: item.size for item in tree if isinstance(item, RepoFile)}
@@ -103,6 +105,7 @@ class HubFolder:
     def snapshot(self, **options: Any) -> Path:
         from huggingface_hub import snapshot_download
 
+        options.setdefault("local_files_only", not hub_answers())
         options |= {"allow_patterns": self.wanted, "ignore_patterns": UNWANTED}
         return Path(snapshot_download(self.name, revision=self.revision, **options))
 
@@ -111,6 +114,17 @@ class HubFolder:
         files = [path.resolve() for path in folder.rglob("*.safetensors") if path.is_symlink()]
         named = [path for path in files if re.fullmatch("[0-9a-f]{64}", path.name)]
         return [path for path in named if file_digest(path) != path.name]
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached. The hub's library tries for half a minute before it gives up, for each model."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception:  # those of its HTTP library, and its own if it is told to be offline
+        return False
+    return True
 
 
 def locate_weights(

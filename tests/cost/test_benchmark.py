@@ -17,7 +17,8 @@ from experiments.results.resuming import measure_resume
 REQUEST = Request(["a"], [0], 64, 64, Sampler(2))
 
 
-def test_every_row_is_reported(save_pipeline, tmp_path, capsys):
+def test_every_row_is_reported(save_pipeline, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(measuring, "SHORTEST", 0)
     folder = save_pipeline("sd15")
     options = ["--pairs", "1", "--sampling-pairs", "1", "--steps", "1", "--resolutions", "x4"]
     options += ["--resume-images", "5", "--resume-runs", "0"]

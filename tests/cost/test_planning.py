@@ -14,17 +14,14 @@ from baselines.method import Request, Sampler
 from experiments import plan
 from experiments.cost import planning as plan_module
 from experiments.cost import probing as probe_module
-from experiments.cost.counting import Cost, HeldMemory, cost_of, counted_evaluations, unet_inputs
+from experiments.cost.counting import HeldMemory, cost_of, unet_inputs
 from experiments.cost.measuring import unet_memory
 from experiments.cost.planned import planned_runs, read_planned
 from experiments.cost.planning import h100_hours, plan_run, plan_text
 from experiments.cost.probing import Probe
 from experiments.setup.architecture import fake, load_architecture, open_architecture
-from experiments.setup.compose import compose_config
 from experiments.setup.grid import read_grid
 from experiments.setup.models import ModelSource, load_pipeline
-from experiments.setup.runs import build_run
-from tests.test_methods import METHODS
 from tests.tiny import tiny_overrides
 
 
@@ -37,49 +34,6 @@ def tiny(pipe_folder, tmp_path):
 def rate(monkeypatch):
     """A machine of 2 TFLOP/s, without a probe."""
     monkeypatch.setattr(plan_module, "probe", lambda model, largest: Probe(((1e12, 0.5),), largest))
-
-
-DAMPED = ["scalecrafter.noise_damped_dilation={mid_block: 2}", "scalecrafter.noise_damped_tau=30"]
-VARIANTS = {
-    **{name: [f"method={name}", *options] for name, options in METHODS.items()},
-    "windows that do not fill a call": [
-        "method=multidiffusion",
-        "multidiffusion.stride=4",
-        "multidiffusion.window_batch=4",
-    ],
-    "windows that do not need a call": ["method=multidiffusion", "multidiffusion.window_batch=99"],
-    "synchronised in some steps": ["method=syncdiffusion", "syncdiffusion.sync_steps=2", "multidiffusion.stride=4"],
-    "anchor alone": ["method=syncdiffusion", "resolution=x1"],
-    "noise-damped for some steps": ["method=scalecrafter", *DAMPED],
-    "without guidance": ["method=direct", "sampler.guidance_scale=1.0"],
-    "nothing to damp without guidance": ["method=scalecrafter", *DAMPED, "sampler.guidance_scale=1.0"],
-    "two branches without guidance": ["method=fouriscale", "sampler.guidance_scale=1.0"],
-}
-
-
-@pytest.fixture
-def counting_only(monkeypatch):
-    """Plans without FLOPs and memory, which take longest."""
-
-    def cost(call, unet, *, gradient=False):
-        with counted_evaluations(unet) as counted:
-            call()
-        return Cost(0, 0, sum(counted))
-
-    monkeypatch.setattr(plan_module, "cost_of", cost)
-    for name in ("plain_unet_cost", "decoding_cost"):
-        monkeypatch.setattr(plan_module, name, getattr(plan_module, name).__wrapped__)
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_planned_evaluations_are_those_counted_while_sampling(tiny, counting_only, name):
-    overrides = [*tiny, *VARIANTS[name], "sampler.steps=5", "prompts.limit=3", "batch_size=2"]
-    planned, run = read_planned(overrides), build_run(compose_config(overrides))
-    request, pipe = Request(["a", "b"], [1, 2], run.height, run.width, run.sampler), run.model.load()
-    with counted_evaluations(pipe.unet) as counted:
-        run.method.generate(pipe, request)
-    assert plan_run(planned).evaluations == pytest.approx(sum(counted) / 2)
-    assert sum(calls.times for calls in run.method.calls(run.model.shape, request)) <= len(counted)
 
 
 def operations(unet, inputs):

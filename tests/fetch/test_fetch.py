@@ -1,7 +1,10 @@
 """Which weight files a command line needs, fetching them from a hub on this machine, and what happens without one."""
 
 import logging
+import socket
 import sys
+from contextlib import suppress
+from threading import Thread
 from urllib.error import URLError
 
 import pytest
@@ -138,6 +141,28 @@ def test_a_server_that_breaks_off_leaves_something_to_continue(hub):
         except FileNotFoundError:
             assert not remote.is_here()
     assert remote.is_here()
+
+
+def test_a_server_that_does_not_answer_is_asked_once(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        use_server(monkeypatch, f"http://127.0.0.1:{server.getsockname()[1]}", tmp_path)
+        asked = []
+
+        def hang_up():
+            with suppress(OSError):  # closed at the end
+                while True:
+                    connection, _ = server.accept()
+                    asked.append(connection.recv(4))
+                    connection.close()
+
+        Thread(target=hang_up, daemon=True).start()
+        remote = HubFolder(REPOSITORY, "model.path=DIR", COMMIT)
+        with pytest.raises(OSError, match="does not answer"):
+            remote.size()
+        with pytest.raises(FileNotFoundError, match="not in the local cache and cannot be fetched"):
+            remote.fetch()
+    assert asked == [b"HEAD", b"HEAD"]
 
 
 def test_the_fetch_command_reports_all_failures_together(no_network, capsys):

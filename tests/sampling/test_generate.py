@@ -110,49 +110,54 @@ def test_verify_finds_what_an_unchanged_stamp_hides(tiny, monkeypatch):
     assert contents(run.folder) == before
 
 
-def test_a_rerun_after_kill_ends_with_the_same_files(tiny, tmp_path):
-    """kill -9 once the run folder holds two images; then run again and compare with an uninterrupted run."""
-    killed = [*tiny, f"paths.runs={tmp_path / 'killed'}", "batch_size=1", "sampler.steps=20"]
-    process = start(*killed)
-    wait_until(lambda: len(list(tmp_path.glob("killed/folder-*/images/*.png"))) >= 2, process)
+LONG = ["batch_size=1", "sampler.steps=40", "prompts.limit=3"]  # a second or two for each image
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pipe_folder, tmp_path_factory):
+    """Contents of a long run."""
+    folder = tmp_path_factory.mktemp("whole")
+    return contents(generate_run(run_of([*tiny_overrides(pipe_folder, folder), "metrics=none", *LONG])))
+
+
+def test_a_rerun_after_kill_ends_with_the_same_files(tiny, tmp_path, uninterrupted):
+    """kill -9 once the run folder holds an image; then run again and compare with an uninterrupted run."""
+    process = start(*tiny, *LONG)
+    wait_until(lambda: list(tmp_path.glob("runs/folder-*/images/*.png")), process)
     process.kill()
     process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
-    run = run_of(killed)
-    assert 2 <= len(list(run.folder.glob("images/*.png"))) < 4
-    resumed = generate_run(run)
-    whole = generate_run(run_of([*killed, f"paths.runs={tmp_path / 'whole'}"]))
-    assert contents(resumed) == contents(whole)
-    assert not list(resumed.rglob("*.tmp"))
+    run = run_of([*tiny, *LONG])
+    assert 1 <= len(list(run.folder.glob("images/*.png"))) < 3
+    assert contents(generate_run(run)) == uninterrupted
+    assert not list(run.folder.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_run_within_seconds_and_it_resumes(tiny, tmp_path, number):
+def test_a_signal_ends_a_run_within_seconds_and_it_resumes(tiny, tmp_path, number, uninterrupted):
     """In one line, with the exit code of shells for that signal and no traceback."""
-    stopped = [*tiny, f"paths.runs={tmp_path / 'stopped'}", "batch_size=1", "sampler.steps=60"]
     err = tmp_path / "err"
-    process = start(*stopped, err=str(err))
-    wait_until(lambda: list(tmp_path.glob("stopped/folder-*/images/*.png")), process)
+    process = start(*tiny, *LONG, err=str(err))
+    wait_until(lambda: list(tmp_path.glob("runs/folder-*/images/*.png")), process)
     os.kill(process.pid, number)
     process.join(PATIENCE)
     assert process.exitcode == 128 + number
     name = signal.Signals(number).name
     assert err.read_text().splitlines()[-1] == f"stopped by {name}: the same command goes on from here"
     assert "Traceback" not in err.read_text()
-    run = run_of(stopped)
-    assert 1 <= len(list(run.folder.glob("images/*.png"))) < 4
+    run = run_of([*tiny, *LONG])
+    assert 1 <= len(list(run.folder.glob("images/*.png"))) < 3
     assert not list(run.folder.rglob("*.tmp"))
-    whole = run_of([*stopped, f"paths.runs={tmp_path / 'whole'}"])
-    assert contents(generate_run(run)) == contents(generate_run(whole))
+    assert contents(generate_run(run)) == uninterrupted
 
 
 def test_two_jobs_that_need_the_same_run_generate_it_once(tiny):
     """Started together; the second waits and finds it complete."""
-    jobs = [start(*tiny, "sampler.steps=30") for _ in range(2)]
+    jobs = [start(*tiny, "sampler.steps=15") for _ in range(2)]
     for job in jobs:
         job.join(PATIENCE)
     assert [job.exitcode for job in jobs] == [0, 0]
-    run = run_of([*tiny, "sampler.steps=30"])
+    run = run_of([*tiny, "sampler.steps=15"])
     assert len((run.folder / "manifest.jsonl").read_text().splitlines()) == 4
     costs = (run.folder / "costs.jsonl").read_text().splitlines()
     assert len(costs) == 1

@@ -87,10 +87,11 @@ def test_stable_diffusions_decoder_gives_the_same_with_little_more_work(contrast
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
 def test_other_precisions_are_as_exact_as_decoding_at_once(contrasts, dtype):
-    exact = decoded(narrow_vae().double(), contrasts.double())
-    vae, latents = narrow_vae().to(dtype), contrasts.to(dtype)
+    latents = contrasts[..., :24, :16]
+    exact = decoded(narrow_vae().double(), latents.double())
+    vae, latents = narrow_vae().to(dtype), latents.to(dtype)
     whole = decoded(vae, latents)
-    with tiled_decoding(vae, tile_size=20):
+    with tiled_decoding(vae, tile_size=12):
         tiled = decoded(vae, latents)
     assert tiled.dtype == dtype
     at_once, in_tiles = ((image - exact).abs().mean().item() for image in (whole, tiled))

@@ -16,11 +16,14 @@ from scalecrafter.state import state_at
 from tests.scalecrafter.small import small_unet
 from tests.tiny import predict, tiny_unet
 
-TABLE = expand({"down_blocks.1+s": 2, "mid_block": 4, "up_blocks.1+s": 3})
-SHRINKING = Settings(
-    TABLE, tau=35, progressive=True, noise_damped_dilation=TABLE | {"conv_in": 2}, noise_damped_tau=20
-)
 STEPS = (0, 1, 8, 9, 20, 34, 35, 49)
+TABLE = expand({"down_blocks.1+s": 2, "mid_block": 4, "up_blocks.1+s": 3})
+FIRST, SECOND = "mid_block.resnets.0.conv1", "down_blocks.0.downsamplers.0.conv"
+
+
+def shrinking(table):
+    damped = {"noise_damped_dilation": table | {"conv_in": 2}, "noise_damped_tau": 20}
+    return Settings(table, tau=35, progressive=True, **damped)
 
 
 @pytest.fixture(autouse=True)
@@ -63,17 +66,22 @@ COMPILED = {
     "wrapped": lambda unet: torch.compile(unet, backend="eager"),
     "with aot_eager": lambda unet: unet.compile(backend="aot_eager"),
 }
-SLOW = {"in place": (), "wrapped": pytest.mark.slow, "with aot_eager": pytest.mark.slow}
+# U-Net and factors. The topology of Stable Diffusion takes a minute, two levels a few seconds.
+SMALL = lambda: small_unet("sd"), {FIRST: 3, SECOND: 2, "up_blocks.0.resnets.0.conv1": 2}  # noqa: E731
+WHOLE = tiny_unet, TABLE
+CASES = [pytest.param("in place", *SMALL, id="small")]
+CASES += [pytest.param(how, *WHOLE, id=f"whole, {how}", marks=pytest.mark.slow) for how in COMPILED]
 
 
-@pytest.mark.parametrize("compiled", [pytest.param(how, id=name, marks=SLOW[name]) for name, how in COMPILED.items()])
-def test_a_run_is_one_graph_for_each_state(compiled):
+@pytest.mark.parametrize(("compiled", "make", "table"), CASES)
+def test_a_run_is_one_graph_for_each_state(compiled, make, table):
     """Also the base pass, with half the batch, and when the method is enabled again."""
-    pipe, plain = pair(tiny_unet, compiled)
-    expected = predictions(plain, SHRINKING, STEPS)
+    pipe, plain = pair(make, COMPILED[compiled])
+    settings = shrinking(table)
+    expected = predictions(plain, settings, STEPS)
     for _ in range(2):
-        torch.testing.assert_close(predictions(pipe, SHRINKING, STEPS), expected, atol=1e-5, rtol=1e-5)
-        assert counters["stats"]["unique_graphs"] == len(states(SHRINKING, STEPS))
+        torch.testing.assert_close(predictions(pipe, settings, STEPS), expected, atol=1e-5, rtol=1e-5)
+        assert counters["stats"]["unique_graphs"] == len(states(settings, STEPS))
     assert not counters["graph_break"]
     torch.testing.assert_close(predict(pipe), predict(plain), atol=1e-5, rtol=1e-5)
     assert not any("_conv_forward" in vars(module) for module in pipe.unet.modules())
@@ -87,18 +95,20 @@ def test_shipped_settings_have_few_states():
     assert max(counts.values()) == 9
 
 
-FRACTIONS = Settings({"mid_block.resnets.0.conv1": 2.5, "conv_in": (1.5, 2)}, tau=50)
-EVERYTHING = {
-    "fractions": FRACTIONS,
-    "dispersion": replace(FRACTIONS, dispersed=("mid_block.resnets.0.conv1",), dispersed_tau=30),
-    "FreeU": replace(FRACTIONS, freeu=FreeU(1.2, 1.4, 0.9, 0.2)),
+FRACTIONS = Settings({FIRST: 2.5, "conv_in": (1.5, 2)}, tau=50)
+PARTS = {
+    "fractions": {},
+    "dispersion": {"dispersed": (FIRST,), "dispersed_tau": 30},
+    "FreeU": {"freeu": FreeU(1.2, 1.4, 0.9, 0.2)},
 }
+PARTS["all"] = PARTS["dispersion"] | PARTS["FreeU"]
 
 
-@pytest.mark.parametrize("settings", EVERYTHING.values(), ids=EVERYTHING)
+@pytest.mark.parametrize("part", [pytest.param(p, marks=() if p == "all" else pytest.mark.slow) for p in PARTS])
 @pytest.mark.parametrize("family", ["sd", "sdxl"])
-def test_every_part_of_the_method_can_be_compiled(family, settings):
+def test_every_part_of_the_method_can_be_compiled(family, part):
     pipe, plain = pair(lambda: small_unet(family), COMPILED["in place"])
+    settings = replace(FRACTIONS, **PARTS[part])
     found, expected = (predictions(each, settings, (0, 40)) for each in (pipe, plain))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
@@ -106,17 +116,18 @@ def test_every_part_of_the_method_can_be_compiled(family, settings):
 def test_repeated_blocks_are_compiled_once_for_all_states():
     """They are transformer blocks, whose convolutions are none: only their sizes differ, by level and by pass."""
     pipe, plain = pair(tiny_unet, lambda unet: unet.compile_repeated_blocks(backend="eager"))
-    first = predictions(pipe, SHRINKING, STEPS[:1])
+    settings = shrinking(TABLE)
+    first = predictions(pipe, settings, STEPS[:1])
     graphs = counters["stats"]["unique_graphs"]
     assert 0 < graphs <= 8
-    found = first + predictions(pipe, SHRINKING, STEPS[1:])
-    torch.testing.assert_close(found, predictions(plain, SHRINKING, STEPS), atol=1e-5, rtol=1e-5)
+    found = first + predictions(pipe, settings, STEPS[1:])
+    torch.testing.assert_close(found, predictions(plain, settings, STEPS), atol=1e-5, rtol=1e-5)
     assert counters["stats"]["unique_graphs"] == graphs
 
 
 @pytest.mark.slow
 def test_inductor_compiles_the_method():
     pipe, plain = pair(lambda: small_unet("sd"), lambda unet: unet.compile())
-    settings = EVERYTHING["dispersion"]
+    settings = replace(FRACTIONS, **PARTS["dispersion"])
     found, expected = (predictions(each, settings, (0, 40)) for each in (pipe, plain))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

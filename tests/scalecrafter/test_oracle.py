@@ -23,14 +23,26 @@ def pipeline(family: str) -> SimpleNamespace:
     return SimpleNamespace(unet=unet.eval(), scheduler=build_scheduler(), vae_scale_factor=4)
 
 
-@pytest.mark.parametrize("name", available_settings())
+def around_changes(settings: Settings) -> list[int]:
+    """The steps before and after each change of the layers, the first and the last."""
+    layers = [(layers_at(settings, step, False), layers_at(settings, step, True)) for step in range(STEPS)]
+    changes = {step for step in range(1, STEPS) if layers[step] != layers[step - 1]}
+    return sorted(changes | {step - 1 for step in changes} | {0, STEPS - 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "every"),
+    [pytest.param(n, e, marks=pytest.mark.slow if e else ()) for n in available_settings() for e in (False, True)],
+)
 @torch.no_grad()
-def test_every_step_of_every_shipped_setting(name):
-    """Base pass included. States repeat over the steps: a copy is changed once for each."""
+def test_every_shipped_setting(name, every):
+    """Around each change of the layers, or in every step; base pass included. States repeat over the steps: a copy is
+    changed once for each.
+    """
     settings, pipe = Settings.load(name), pipeline(name.split("_")[0])
     copy_of = cache(lambda layers: changed_copy(pipe.unet, settings, layers))
-    expected = []
-    for step in range(STEPS):
+    steps, expected = range(STEPS) if every else around_changes(settings), []
+    for step in steps:
         inputs = unet_inputs(pipe) | {"timestep": 981 - 20 * step}
         prediction = copy_of(layers_at(settings, step, False))(**inputs).sample
         if step < settings.noise_damped_tau:
@@ -39,6 +51,6 @@ def test_every_step_of_every_shipped_setting(name):
         expected.append(prediction)
     assert copy_of.cache_info().currsize > 1
     with scalecrafter.enable(pipe, height=64, width=64, settings=settings):
-        for step in range(STEPS):
+        for step, each in zip(steps, expected, strict=True):
             found = predict(pipe, 981 - 20 * step)
-            assert ((found - expected[step]).norm() / expected[step].norm()).item() <= 1e-4
+            assert ((found - each).norm() / each.norm()).item() <= 1e-4

@@ -15,8 +15,14 @@ from tests.scalecrafter.by_hand import by_hand
 from tests.scalecrafter.small import draw, small_pipeline
 from tests.scalecrafter.supported import COLUMNS, DOCUMENT, ROWS, with_table
 
+# Compiling takes seconds: of SDXL in the slow tests, and in test_graphs.
 CASES = [
-    pytest.param(case, family, id="-".join(dict.fromkeys((case.kind, case.name, family))))
+    pytest.param(
+        case,
+        family,
+        id="-".join(dict.fromkeys((case.kind, case.name, family))),
+        marks=pytest.mark.slow if case.name.startswith("compiled") and family == "sdxl" else (),
+    )
     for row in ROWS
     for case in row.cases
     for family in case.families

@@ -25,6 +25,10 @@ from experiments.scenes.renderer.scene import (
 
 SCENE = Scene("mushroom", "red", "meadow", seed=7)
 PAIRS = list(itertools.product(OBJECTS, BACKGROUNDS))
+COUNT = max(len(OBJECTS), len(BACKGROUNDS))
+# Each object and each background at least once: they are painted one after the other.
+COVERING = [(list(OBJECTS)[i % len(OBJECTS)], list(BACKGROUNDS)[i % len(BACKGROUNDS)]) for i in range(COUNT)]
+SLOW_TOO = [pytest.param(*pair, marks=() if pair in COVERING else pytest.mark.slow) for pair in PAIRS]
 
 
 def reduced(image: np.ndarray, factor: int) -> np.ndarray:
@@ -48,7 +52,7 @@ def test_render_is_deterministic_and_shows_every_factor():
         assert not np.array_equal(render(SCENE, 48, 48), render(replace(SCENE, **change), 48, 48))
 
 
-@pytest.mark.parametrize(("name", "background"), PAIRS)
+@pytest.mark.parametrize(("name", "background"), SLOW_TOO)
 def test_larger_image_shows_the_same_scene_with_more_detail(name, background):
     """The same at the base size, and above it parts and textures that an enlarged image lacks."""
     scene = Scene(name, "purple", background, seed=3)
@@ -62,18 +66,18 @@ def test_larger_image_shows_the_same_scene_with_more_detail(name, background):
     assert fine_detail(large, 128) > 2
 
 
-def test_close_ups_are_crops_of_larger_renders():
+@pytest.mark.parametrize(("name", "background"), SLOW_TOO)
+def test_close_ups_are_crops_of_larger_renders(name, background):
     """128 pixels of a frame of 512, where `coordinates` says: the same up to the subpixel position of the crop."""
     frame = (np.arange(512) + 0.5) / 512 - 0.5
-    for name, background in PAIRS:
-        scene = Scene(name, "orange", background, seed=11, zoom=4)
-        x, y, pixel = coordinates(scene, 128, 128)
-        assert pixel == 1 / 512
-        left, top = (int(np.abs(frame - start).argmin()) for start in (x[0, 0], y[0, 0]))
-        assert np.abs(frame[left : left + 128] - x[0]).max() < 0.51 * pixel
-        assert np.abs(frame[top : top + 128] - y[:, 0]).max() < 0.51 * pixel
-        crop = render(replace(scene, zoom=1), 512, 512)[top : top + 128, left : left + 128]
-        assert np.abs(reduced(crop.astype(float), 4) - reduced(render(scene, 128, 128).astype(float), 4)).mean() < 5
+    scene = Scene(name, "orange", background, seed=11, zoom=4)
+    x, y, pixel = coordinates(scene, 128, 128)
+    assert pixel == 1 / 512
+    left, top = (int(np.abs(frame - start).argmin()) for start in (x[0, 0], y[0, 0]))
+    assert np.abs(frame[left : left + 128] - x[0]).max() < 0.51 * pixel
+    assert np.abs(frame[top : top + 128] - y[:, 0]).max() < 0.51 * pixel
+    crop = render(replace(scene, zoom=1), 512, 512)[top : top + 128, left : left + 128]
+    assert np.abs(reduced(crop.astype(float), 4) - reduced(render(scene, 128, 128).astype(float), 4)).mean() < 5
 
 
 def test_close_up_of_the_whole_frame_is_the_scene_itself():

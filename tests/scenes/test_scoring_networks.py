@@ -1,6 +1,7 @@
 """The committed scoring networks, on rendered scenes whose contents are known: each answers its own question."""
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -25,11 +26,19 @@ from experiments.scenes.training.structure import StructureNetwork
 
 UNSEEN = 90211  # a seed of `sample_scenes` that nothing else uses
 CROPS = Crops(64, 4)
+BETWEEN = pytest.param((256, 256), marks=pytest.mark.slow)
 
 
+@cache
+def rendered(count: int, side: int) -> np.ndarray:
+    """(count, side, side, 3) unseen scenes; not to be changed."""
+    return render_all(sample_scenes(count, UNSEEN), side, side)
+
+
+@cache
 def damaged_crops(kind: str, step: int, count: int = 24, size: int = 256) -> np.ndarray:
-    """(count * 4, 64, 64, 3) crops of damaged renders."""
-    images = render_all(sample_scenes(count, UNSEEN), size, size)
+    """(count * 4, 64, 64, 3) crops of damaged renders; not to be changed."""
+    images = rendered(count, size)
     damaged = [corrupt(image, kind, step, str(i)) for i, image in enumerate(images)]
     return np.concatenate([CROPS.crops(image, str(i), i) for i, image in enumerate(damaged)])
 
@@ -57,7 +66,7 @@ def test_structure_features_see_composition_before_pixels():
     """Four objects instead of one, or quadrants that changed places, cost more FID than noise, JPEG or halos."""
     extractor = SceneFeatures()
     scenes = sample_scenes(144, UNSEEN)
-    images = render_all(scenes, 128, 128)
+    images = rendered(144, 128)
     reference = extractor(render_all(sample_scenes(288, UNSEEN + 1), 128, 128))
 
     def fid(changed) -> float:
@@ -105,7 +114,7 @@ def test_detail_hardly_sees_composition():
     def features(images) -> np.ndarray:
         return extractor(np.concatenate([CROPS.crops(image, str(i), i) for i, image in enumerate(images)]))
 
-    single = render_all(scenes, 256, 256)
+    single = rendered(48, 256)
     reference = features(single)
     repeated = features_to_fid(features([render(with_copies(s, 4), 256, 256) for s in scenes]), reference)
     for kind in ("blur", "dilation grid"):
@@ -113,14 +122,14 @@ def test_detail_hardly_sees_composition():
         assert repeated < features_to_fid(features(damaged), reference)
 
 
-@pytest.mark.parametrize("size", [(128, 128), (256, 256), (512, 512), (256, 384)])
+@pytest.mark.parametrize("size", [(128, 128), BETWEEN, (512, 512), (256, 384)])
 def test_counter_on_single_objects(size):
     """One object is one, large or small, at any size of the image."""
     images = render_all(sample_scenes(24, UNSEEN), *size)
     assert np.abs(SceneCounter()(images) - 1).mean() < 0.1
 
 
-@pytest.mark.parametrize("side", [128, 512])
+@pytest.mark.parametrize("side", [128, pytest.param(512, marks=pytest.mark.slow)])
 def test_counter_counts_copies(side):
     """Mean error up to four, relative error beyond, and rank correlation over 1 to 36."""
     scenes = counting_scenes(48, UNSEEN)
@@ -234,7 +243,7 @@ def test_committed_files_are_small():
 @pytest.mark.parametrize("side", [48, 128])
 def test_detail_takes_crops_of_other_sizes(side):
     """It sees damage in smaller and larger crops than it was trained with."""
-    extractor, images = DetailFeatures(), render_all(sample_scenes(24, UNSEEN), 256, 256)
+    extractor, images = DetailFeatures(), rendered(24, 256)
     for kind in ("noise", "dilation grid"):
         damaged = [corrupt(image, kind, 3, str(i)) for i, image in enumerate(images)]
         crops = np.concatenate([Crops(side, 2).crops(image, str(i), i) for i, image in enumerate(damaged)])

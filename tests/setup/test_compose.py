@@ -62,6 +62,13 @@ def test_wrong_options_are_one_line(tiny, change, message, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_done_to_a_configuration_does_not_reach_the_next():
+    first = compose_config(["seed=3"])
+    first.seed, first.model.name = 4, "other"
+    again = compose_config(["seed=3"])
+    assert (again.seed, again.model.name) == (3, "scenes")
+
+
 def test_paper_limit_depends_on_the_size():
     assert [resolve_limit("paper", side, side) for side in (512, 1024, 1025)] == [30_000, 30_000, 10_000]
     assert resolve_limit(7, 64, 64) == 7

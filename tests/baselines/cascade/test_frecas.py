@@ -10,9 +10,15 @@ from baselines.cascade.frecas import FreCaS, evenly, lowered, next_start, shared
 from baselines.cascade.parts import Part
 from baselines.method import Request, Sampler
 from tests.baselines.cascade import slow
-from tests.tiny import generate, tiny_sdxl_pipeline
+from tests.tiny import generate, tiny_pipeline, tiny_sdxl_pipeline
 
 METHOD = FreCaS()
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """With attention at every level that Stable Diffusion has it."""
+    return tiny_pipeline(tmp_path / "sd15", "sd15")
 
 
 def test_published_starts(pipe):

@@ -15,10 +15,16 @@ from baselines.cascade.sdedit import SDEdit
 from baselines.method import Request, Sampler
 from scalecrafter.schedule import step_of_call
 from tests.baselines.cascade import slow
-from tests.tiny import generate, tiny_sdxl_pipeline
+from tests.tiny import generate, tiny_pipeline, tiny_sdxl_pipeline
 
 METHOD = FreeScale()
 PLAIN = {"blend": None, "dilate": False, "fuse": False}
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """With attention at every level that Stable Diffusion has it."""
+    return tiny_pipeline(tmp_path / "sd15", "sd15")
 
 
 def test_published_costs(pipe, planned_pairs):

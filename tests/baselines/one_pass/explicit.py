@@ -9,10 +9,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
+from tests.copies import built_once
 from tests.tiny import tiny_pipeline, tiny_sdxl_pipeline
 
 
@@ -36,15 +38,20 @@ def shaped(shape: str, folder: Any) -> Any:
     """A pipeline with a tiny U-Net of this shape: sd15, sd21, sdxl or scenes."""
     if shape == "sdxl":
         return tiny_sdxl_pipeline(folder)
-    pipe = tiny_pipeline(folder, "tiny" if shape == "scenes" else shape)
-    if shape == "scenes":
-        pipe.unet = scenes_unet()
-        pipe.vae = AutoencoderKL.from_config(pipe.vae.config, latent_channels=12).eval()
-        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction")
+    return scenes_pipeline(folder) if shape == "scenes" else tiny_pipeline(folder, shape)
+
+
+@built_once
+def scenes_pipeline(folder: Any) -> Any:
+    pipe = tiny_pipeline(folder)
+    pipe.unet = scenes_unet()
+    pipe.vae = AutoencoderKL.from_config(pipe.vae.config, latent_channels=12).eval()
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction")
     return pipe
 
 
-SHAPES = ("sd15", "sd21", "sdxl", "scenes")
+SD21 = pytest.param("sd21", marks=pytest.mark.slow)  # sd15 with another width of the text
+SHAPES = ("sd15", SD21, "sdxl", "scenes")
 
 
 def inputs_for(pipe: Any, rows: int, columns: int, batch: int = 2) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What Deep Shrink, HiDiffusion and FouriScale have in common: calls as planned, the U-Net restored, refusals."""
 
-import copy
 import threading
 from collections import Counter
 
@@ -20,14 +19,9 @@ METHODS = {"deep_shrink": DeepShrink(), "hidiffusion": HiDiffusion(), "fouriscal
 SCHEDULERS = schedulers()
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return {shape: shaped(shape, tmp_path_factory.mktemp(shape)) for shape in SHAPES}
-
-
 @pytest.fixture(params=SHAPES)
-def pipe(request, made):
-    return copy.deepcopy(made[request.param])
+def pipe(request, tmp_path):
+    return shaped(request.param, tmp_path)
 
 
 @pytest.fixture(params=METHODS)
@@ -47,8 +41,17 @@ def work(unet, found):
     return found
 
 
+def with_every_scheduler():
+    """Each method and scheduler; by default each scheduler with one of the methods, in turn."""
+    names = list(METHODS)
+    for index, scheduler in enumerate(SCHEDULERS):
+        for name in names:
+            marks = () if name == names[index % len(names)] else pytest.mark.slow
+            yield pytest.param(name, scheduler, id=f"{name}-{scheduler}", marks=marks)
+
+
 @pytest.mark.parametrize("pipe", ["scenes"], indirect=True)
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize(("method", "scheduler"), with_every_scheduler(), indirect=["method"])
 def test_calls_are_those_counted_with_every_scheduler(pipe, method, scheduler):
     pipe.scheduler = SCHEDULERS[scheduler](pipe.scheduler.config)
     check_calls(pipe, method, Request(["a"], [1], 64, 80, Sampler(6)))

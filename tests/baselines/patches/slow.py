@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from functools import lru_cache
 
 import torch
 from torch.nn import functional
@@ -12,14 +13,23 @@ from baselines.method import Request, Sampler
 W, STEPS, SIDE = 4.0, 4, 8  # guidance, sampling steps, side of a crop
 
 
-def conditions(pipe, prompt, size, corner=(0, 0)):
-    """Keyword arguments of a call on a guidance pair for one prompt, for an image of this size in pixels."""
+@lru_cache(maxsize=16)
+def encoded(pipe, prompt):
+    """Of a guidance pair: embeddings, and for SDXL pooled ones."""
     if not hasattr(pipe, "tokenizer_2"):
         cond, uncond = pipe.encode_prompt(prompt, "cpu", 1, True)
-        return {"encoder_hidden_states": torch.cat([uncond, cond])}
+        return torch.cat([uncond, cond]), None
     cond, uncond, pooled, no_pooled = pipe.encode_prompt(prompt, do_classifier_free_guidance=True, device="cpu")
-    added = {"text_embeds": torch.cat([no_pooled, pooled]), "time_ids": torch.tensor([[*size, *corner, *size]] * 2)}
-    return {"encoder_hidden_states": torch.cat([uncond, cond]), "added_cond_kwargs": added}
+    return torch.cat([uncond, cond]), torch.cat([no_pooled, pooled])
+
+
+def conditions(pipe, prompt, size, corner=(0, 0)):
+    """Keyword arguments of a call on a guidance pair for one prompt, for an image of this size in pixels."""
+    text, pooled = encoded(pipe, prompt)
+    if pooled is None:
+        return {"encoder_hidden_states": text}
+    added = {"text_embeds": pooled, "time_ids": torch.tensor([[*size, *corner, *size]] * 2)}
+    return {"encoder_hidden_states": text, "added_cond_kwargs": added}
 
 
 def starts(side):

@@ -17,9 +17,19 @@ WORDS = {"ab": [1, 2], "c": [3], "de": [4, 5]}  # and the positions of their tok
 PROMPT = " ".join(WORDS)
 
 
-@pytest.fixture(params=["sd15", "sd21", "sdxl"])
+# SD 1.5's topology is that of the test of three phases.
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("sd15", "sd21")]
+
+
+@pytest.fixture(params=[*SLOW, "sdxl"])
 def family(request, tmp_path):
     return tiny_sdxl_pipeline(tmp_path) if request.param == "sdxl" else tiny_pipeline(tmp_path, request.param)
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """With attention at the level that is looked at."""
+    return tiny_pipeline(tmp_path, "sd15")
 
 
 @pytest.fixture

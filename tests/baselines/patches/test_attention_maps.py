@@ -7,12 +7,17 @@ from diffusers.models.attention_processor import AttnProcessor
 from baselines.patches.attention_maps import Maps, cross_attentions, recorded
 from experiments.setup.architecture import load_architecture
 from experiments.setup.models import ModelSource
-from tests.tiny import PIPELINES, unet_inputs
+from tests.tiny import tiny_pipeline, tiny_sdxl_pipeline, unet_inputs
 
 
-@pytest.fixture(params=PIPELINES)
+@pytest.fixture
+def pipe(tmp_path):
+    return tiny_pipeline(tmp_path, "sd15")
+
+
+@pytest.fixture(params=["sd15", "sdxl"])
 def made(request, tmp_path):
-    return PIPELINES[request.param](tmp_path)
+    return tiny_sdxl_pipeline(tmp_path) if request.param == "sdxl" else tiny_pipeline(tmp_path, request.param)
 
 
 @torch.no_grad()

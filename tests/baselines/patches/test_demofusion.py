@@ -21,8 +21,11 @@ from experiments.setup.models import ModelSource
 from tests.baselines.patches.slow import latents_of, request_for, slow_method
 from tests.tiny import generate, tiny_pipeline, tiny_sdxl_pipeline
 
+# SD 1.5's topology is that of the test of three phases.
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("sd15", "sd21")]
 
-@pytest.fixture(params=["sd15", "sd21", "sdxl"])
+
+@pytest.fixture(params=[*SLOW, "sdxl"])
 def family(request, tmp_path):
     return tiny_sdxl_pipeline(tmp_path) if request.param == "sdxl" else tiny_pipeline(tmp_path, request.param)
 
