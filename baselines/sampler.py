@@ -1,4 +1,4 @@
-"""The recipe that images are sampled with, whatever the method: `Sampler`, and a pipeline for as long as it samples so."""
+"""The recipe that images are sampled with, whatever the method: `Sampler`, and the pipeline while it samples so."""
 
 from __future__ import annotations
 

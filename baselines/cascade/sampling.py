@@ -41,7 +41,7 @@ class Conditions:
 
 
 def encode_prompts(pipe: Any, prompts: Sequence[str], guided: bool, negative: str | None = None) -> Conditions:
-    """Encode prompts, and the ``negative`` prompt of all (None: the pipeline's own), with the pipeline's own method."""
+    """Encode prompts, and the negative prompt of all (None: the pipeline's own), with the pipeline's own method."""
     negatives = None if negative is None else [negative] * len(prompts)
     options: dict[str, Any] = {"negative_prompt": negatives, "do_classifier_free_guidance": guided}
     found = pipe.encode_prompt(list(prompts), device=pipe._execution_device, num_images_per_prompt=1, **options)
