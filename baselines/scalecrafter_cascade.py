@@ -63,7 +63,10 @@ class ScaleCrafterCascade(SDEdit):
         return found.changed(changes | ({} if self.noise_damped else {"noise_damped_tau": 0}))
 
     def settings(self, sampling: Sampling) -> Settings | None:
-        return self.settings_at(sampling.pipe, sampling.stage.size) if sampling.stage.index else None
+        if sampling.stage.index == 0:
+            return None
+        found = self.settings_at(sampling.pipe, sampling.stage.size)
+        return found if sampling.conditions.guided else found.changed({"noise_damped_tau": 0})
 
     def sample_stage(self, sampling: Sampling, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Noise damping reads from the pipeline whether calls are guided."""

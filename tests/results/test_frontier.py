@@ -102,9 +102,9 @@ def test_the_page_says_who_is_on_the_frontier(made):
     assert "Frontier by seconds: demofusion (1)." in page
     assert "pKID_r" not in page  # no run has it
     assert "real" not in page.split("## x16")[1]
-    (line,) = [line for line in page.splitlines() if line.startswith("| direct ") and "400" in line]
+    (line,) = [line for line in page.splitlines() if line.startswith("| direct ") and " 400 " in line]
     assert line.count(" ·· ") == 2
-    (line,) = [line for line in page.splitlines() if line.startswith("| sdedit ") and "200" in line]
+    (line,) = [line for line in page.splitlines() if line.startswith("| sdedit ") and " 200 " in line]
     assert line.count(" ●· ") == 2
     assert "| direct" in page.split("behind, by base-size pairs")[1]
     assert "+3.000 [" in page
@@ -126,7 +126,7 @@ def test_the_chart_fades_what_is_not_on_the_frontier(made):
 
 
 def test_orders_of_published_tables(made, monkeypatch):
-    """Of three pairs one is in the same order, and one of the other two is clearly in the other one."""
+    """Of three pairs one is in the same order, and the other two are clearly in the other one."""
     values = {"direct": 2.0, "self_cascade_tf": 3.0, "scalecrafter_cascade": 3.5, "somebody": 1.0}
     rows = [
         {"source": "P", "table": "T", "model": model, "method": name, "height": 2048, "width": 2048, "metric": "kid_r"}

@@ -59,7 +59,7 @@ def test_a_choice_costs_no_more_than_allowed():
 
 
 def test_the_cheapest_that_keeps_its_score():
-    """b = 2 costs least; it keeps the configured method's objective of 5.5, and is 0.5 above what a = 1, b = 1 has."""
+    """b = 2 costs least and its objective of 2.5 is below the configured method's 5.5; that of a = 1, b = 1 is 1."""
     best, rows = search(BOWL, "m", "x16", costing, rule=Rule(keep=0.0))
     assert best == ["a=1", "b=2"]
     assert [row["candidate"] for row in rows if row["chosen"]] == ["a=1 b=2"]
@@ -130,7 +130,9 @@ def test_the_command_samples_other_prompts_and_seeds_than_tables(pipe_folder, tm
 
 
 def test_the_command_records_costs(pipe_folder, tmp_path, capsys):
-    """Planned FLOPs over those of direct inference: a base pass in every step costs about half a call."""
+    """Planned FLOPs over those of direct inference: a base pass in one of two steps costs a quarter more, if decoding
+    cost nothing.
+    """
     damped = "scalecrafter.noise_damped_tau=50"
     (tmp_path / "space.yaml").write_text(json.dumps({"scalecrafter": {"base pass": {"any": [damped]}}}))
     tiny = [line for line in tiny_overrides(pipe_folder, tmp_path) if not line.startswith("prompts.limit")]
@@ -138,6 +140,6 @@ def test_the_command_records_costs(pipe_folder, tmp_path, capsys):
     main([*options, "--limit", "3", "--most-cost", "0.9", *tiny, "metrics.crops=32:1"])
     table = pd.read_csv(tmp_path / "found.csv", keep_default_na=False)
     assert table["cost"][0] == pytest.approx(1, abs=0.01)
-    assert 1.2 < table["cost"][1] < 1.5
+    assert 1.01 < table["cost"][1] <= 1.25
     assert not table["chosen"].any()
     assert "none is cheap enough" in capsys.readouterr().out
