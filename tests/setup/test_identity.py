@@ -130,6 +130,7 @@ AFTERWARDS = {
 # Names, what names are made of, and what says where a model is from: its digest tells the rest.
 NAMES = {"model.name", "method.name", "resolution.name", "model.id", "model.revision", "model.variant", "model.config"}
 NAMES |= {"method.object", "paths.runs"}
+OPEN = {"model.distance", "model.settings", "method.object", "method.published"}  # whose keys are not fixed
 NAMES |= {f"experiment.{key}" for key in ("name", "claim", "expected", "prompts", "plot", "skip")}
 
 
@@ -213,10 +214,10 @@ def test_scores_and_loggers_keep_the_digest(sampled, tmp_path):
 
 def test_a_sampler_replaces_what_methods_say_of_the_same(save_pipeline, tmp_path):
     """FreeU given twice is refused; sizes that SDXL is told count once."""
-    tiny = [*tiny_overrides(save_pipeline("sd15"), tmp_path), "sampler.freeu={b1: 1.5, b2: 1.6, s1: 0.5, s2: 0.2}"]
+    tiny, freeu = tiny_overrides(save_pipeline("sd15"), tmp_path), "sampler.freeu={b1: 1.5, b2: 1.6, s1: 0.5, s2: 0.2}"
     own = "scalecrafter.freeu={b1: 1.1, b2: 1.2, s1: 0.9, s2: 0.2}"
     with pytest.raises(ValueError, match="FreeU is given twice, by sampler.freeu and by the method"):
-        build_run(compose_config([*tiny, own]))
+        build_run(compose_config([*tiny, freeu, own]))
     with pytest.raises(ValueError, match="sampler.freeu has b1, b2, s1, s2 and form"):
         build_run(compose_config([*tiny, "sampler.freeu={b1: 1, c: 2}"]))
     sdxl = [*tiny_overrides(save_pipeline("sdxl"), tmp_path), "method=sdedit", "sampler.size_condition=stage"]
@@ -232,7 +233,7 @@ def test_every_option_is_listed():
     def options(node, prefix=""):
         for key, value in node.items():
             name = f"{prefix}{key}"
-            if isinstance(value, dict) and value and name not in {"model.distance", "model.settings", "method.object"}:
+            if isinstance(value, dict) and value and name not in OPEN:
                 yield from options(value, f"{name}.")
             else:
                 yield name
