@@ -14,21 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from baselines.sampler import Sampler, sampled_as
 from scalecrafter.enable import check_pipeline
 from scalecrafter.pipeline import latent_size, sampling_timesteps
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """Sampling options; ``eta`` is DDIM's (0: deterministic, 1: as noisy as DDPM). ValueError if steps < 1."""
-
-    steps: int = 50
-    guidance_scale: float = 7.5
-    eta: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"sampling needs at least 1 step, not {self.steps}")
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ class Request:
     @property
     def samples(self) -> int:
         """Samples in one U-Net call: the prompts, twice with guidance."""
-        return len(self.prompts) * (2 if self.sampler.guidance_scale > 1 else 1)
+        return len(self.prompts) * (2 if self.sampler.guided else 1)
 
 
 @dataclass(frozen=True)
@@ -122,16 +110,14 @@ class UNetMethod:
         progress_bar_config = getattr(pipe, "_progress_bar_config", None)
         pipe.set_progress_bar_config(disable=True)
         try:
-            with self.enable(pipe, height=request.height, width=request.width):
+            with sampled_as(pipe, request.sampler), self.enable(pipe, height=request.height, width=request.width):
                 images = pipe(
                     list(request.prompts),
                     height=request.height,
                     width=request.width,
-                    num_inference_steps=request.sampler.steps,
-                    guidance_scale=request.sampler.guidance_scale,
-                    eta=request.sampler.eta,
                     generator=generators,
                     output_type="np",
+                    **request.sampler.arguments(pipe, len(request.prompts)),
                 ).images
         finally:
             if progress_bar_config is None:

@@ -5,6 +5,11 @@ Every method gets the same prompts and seeds, which no table uses, the same obje
 runs. What is tried for which method is written in a file (experiments/scenes/search.yaml). All candidates are written
 to docs/scenes_search.csv, from which the table says under it what was searched. A search goes on where it was
 interrupted.
+
+Cost may count too, as a share of what direct inference costs at that size: `--most-cost 0.6` chooses among candidates
+that cost no more, and `--keep 0.002` the cheapest one whose objective is at most 0.002 above that of the configured
+method. experiments/scenes/pruning.yaml lists what makes ScaleCrafter cheaper:
+`python -m experiments.search --space experiments/scenes/pruning.yaml --keep 0.002 --out docs/scenes_pruning.csv`.
 """
 
 from __future__ import annotations
@@ -12,24 +17,29 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
+from baselines.direct import Direct
 from eval.files import write_atomically
+from experiments.cost.planned import PlannedRun
+from experiments.cost.planning import plan_run
 from experiments.scenes import SEARCH_RECORD
 from experiments.scoring.runs import complete_run
 from experiments.setup.command_line import command
 from experiments.setup.compose import compose_config
-from experiments.setup.runs import build_run
+from experiments.setup.runs import Run, Workload, build_run
 
 SPACE = Path(__file__).parent / "scenes/search.yaml"
 PROMPTS_SEED, RUN_SEED = 71, 7  # tables: 1 and 0
 BUDGET, LIMIT = 12, 32
 OBJECTIVE = ("kid_r", "pkid_r")
-SHOWN = ("n", "kid_r", "kid_r_se", "pkid_r", "pkid_r_se", "repetition", "object_accuracy", "colour_accuracy")
+COST = "cost"  # of a run: planned FLOPs of an image, as a share of those of direct inference at the same size
+SHOWN = ("n", "kid_r", "kid_r_se", "pkid_r", "pkid_r_se", "repetition", "object_accuracy", "colour_accuracy", COST)
 CONFIGURED = "as configured"
 
 Space = Mapping[str, Mapping[str, Mapping[str, Sequence[str]]]]
@@ -59,25 +69,53 @@ def stages_of(space: Space, method: str, resolution: str, budget: int) -> list[t
     return [(stage, candidates) for stage, candidates in found.items() if candidates]
 
 
+@dataclass(frozen=True)
+class Rule:
+    """Which candidates may be chosen, and which of them is.
+
+    Args:
+        most_cost: `COST` that a choice has at most.
+        keep: the choice is the cheapest candidate whose objective is at most this much above the first one's, the
+            configured method's; None: that with the lowest objective.
+    """
+
+    most_cost: float | None = None
+    keep: float | None = None
+
+    @property
+    def counts_cost(self) -> bool:
+        return self.most_cost is not None or self.keep is not None
+
+    def rank(self, objective: float, cost: float, first: float) -> tuple[float, ...] | None:
+        """What is compared, lower first; None for a candidate that is not to be chosen."""
+        if self.most_cost is not None and cost > self.most_cost:
+            return None
+        if self.keep is None:
+            return (objective,)
+        return (cost, objective) if objective <= first + self.keep else None
+
+
 def search(
-    space: Space, method: str, resolution: str, score: Scorer, budget: int = BUDGET
+    space: Space, method: str, resolution: str, score: Scorer, budget: int = BUDGET, rule: Rule | None = None
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Coordinate search for the lowest sum of `OBJECTIVE`.
+    """Coordinate search for the lowest sum of `OBJECTIVE`, or what else ``rule`` says.
 
     Args:
         space: what to try, from `read_space`.
         method: name of the method.
         resolution: name of the size.
-        score: maps overrides, beyond method and size, to scores.
+        score: maps overrides, beyond method and size, to scores, with `COST` if the rule counts it.
         budget: runs, the configured method's included.
 
     Returns:
-        The best overrides, and a row for each candidate; ``chosen`` marks those overrides.
+        The best overrides, and a row for each candidate; ``chosen`` marks those overrides. No candidate that may be
+        chosen: none is marked, and the overrides are empty.
     """
-    stages = stages_of(space, method, resolution, budget)
+    stages, rule = stages_of(space, method, resolution, budget), rule or Rule()
     best: list[str] = []
     rows: list[dict[str, Any]] = []
-    lowest = float("inf")
+    lowest: tuple[float, ...] | None = None
+    first = float("nan")
     for stage, candidates in [(CONFIGURED, [""]), *stages]:
         start = best
         for candidate in candidates:
@@ -90,25 +128,39 @@ def search(
                 "stage": stage,
                 "candidate": " ".join(overrides),
             }
+            first = first if rows else objective
             rows.append(row | {key: scores[key] for key in SHOWN if key in scores} | {"objective": objective})
-            if objective < lowest:
-                lowest, best = objective, overrides
+            rank = rule.rank(objective, scores.get(COST, 0.0), first)
+            if rank is not None and (lowest is None or rank < lowest):
+                lowest, best = rank, overrides
     for row in rows:
-        row["chosen"] = row["candidate"] == " ".join(best)
+        row["chosen"] = lowest is not None and row["candidate"] == " ".join(best)
     return best, rows
 
 
-def scorer(method: str, resolution: str, limit: int, overrides: Sequence[str]) -> Scorer:
-    """Complete runs on the prompts and seeds of the search; ``overrides`` act on all of them."""
+def cost_of(run: Run) -> float:
+    """`COST` of a run; ValueError for a method that does not say which calls it makes."""
+    workload = Workload(**{field.name: getattr(run, field.name) for field in fields(Workload)})
+    direct = replace(workload, method=Direct(), method_name="direct")
+    flops, of_direct = (plan_run(PlannedRun(each, len(run.prompts), scored=True)).flops for each in (workload, direct))
+    return flops / of_direct
+
+
+def scorer(method: str, resolution: str, limit: int, overrides: Sequence[str], costs: bool = False) -> Scorer:
+    """Complete runs on the prompts and seeds of the search, with their `COST` if ``costs``; ``overrides`` act on all
+    of them.
+    """
     fixed = [f"method={method}", f"resolution={resolution}", f"prompts.limit={limit}"]
     fixed += [f"prompts.seed={PROMPTS_SEED}", f"seed={RUN_SEED}", *overrides]
 
     def score(candidate: Sequence[str]) -> Mapping[str, float]:
-        scores = complete_run(build_run(compose_config([*fixed, *candidate])))
+        run = build_run(compose_config([*fixed, *candidate]))
+        scores = complete_run(run)
         assert scores is not None
+        scores = scores | ({COST: cost_of(run)} if costs else {})
         print(
             f"{method} {resolution} {' '.join(candidate) or CONFIGURED}: "
-            + ", ".join(f"{name} {scores[name]:.4g}" for name in OBJECTIVE),
+            + ", ".join(f"{name} {scores[name]:.4g}" for name in (*OBJECTIVE, *([COST] if costs else []))),
             flush=True,
         )
         return scores
@@ -126,19 +178,24 @@ def main(argv: Sequence[str]) -> None:
     add("--space", type=Path, default=SPACE, help="YAML file of what to try")
     add("--budget", type=int, default=BUDGET, help="runs for each method and size, at most")
     add("--limit", type=int, default=LIMIT, help="prompts for each run")
+    add("--most-cost", type=float, help="share of direct inference's cost that a choice has at most")
+    add("--keep", type=float, help="choose the cheapest whose objective is at most this above the configured method's")
     add("--out", type=Path, default=SEARCH_RECORD)
     add("overrides", nargs="*", help="Hydra overrides of all runs, as paths.runs=DIR")
     arguments = parser.parse_args(argv)
+    rule = Rule(arguments.most_cost, arguments.keep)
     space = read_space(arguments.space)
     methods = arguments.methods or [method for method, stages in space.items() if stages]
     rows: list[dict[str, Any]] = []
     for method in methods:
         for resolution in arguments.resolutions:
-            score = scorer(method, resolution, arguments.limit, ["paths.runs=runs/search", *arguments.overrides])
-            best, found = search(space, method, resolution, score, arguments.budget)
+            fixed = ["paths.runs=runs/search", *arguments.overrides]
+            score = scorer(method, resolution, arguments.limit, fixed, rule.counts_cost)
+            best, found = search(space, method, resolution, score, arguments.budget, rule)
             rows += found
             write_atomically(arguments.out, pd.DataFrame(rows).round(4).to_csv(index=False))
-            print(f"# best of {len(found)} for {method} at {resolution}: {' '.join(best) or CONFIGURED}", flush=True)
+            chosen = " ".join(best) or CONFIGURED if any(row["chosen"] for row in found) else "none is cheap enough"
+            print(f"# best of {len(found)} for {method} at {resolution}: {chosen}", flush=True)
 
 
 if __name__ == "__main__":

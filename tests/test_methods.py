@@ -21,6 +21,7 @@ METHODS = {
     "syncdiffusion": ["multidiffusion.stride=8", "syncdiffusion.weight=500"],
     "upscale": [],
     "scalecrafter": ["scalecrafter.settings=sdxl_x4"],
+    "scalecrafter_cascade": ["scalecrafter.settings=sdxl_x4"],
     "deep_shrink": [],
     "hidiffusion": [],
     "fouriscale": [],

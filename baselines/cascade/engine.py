@@ -19,11 +19,10 @@ from baselines.cascade.parts import Listed, Part, check_scheduler
 from baselines.cascade.sampling import Sampling, Stage, encode_prompts
 from baselines.cascade.sizes import Size, start_size
 from baselines.method import Calls, Request, Sampler, as_uint8, check_finite
+from baselines.sampler import CONDITIONED_ON, sampled_as
 from scalecrafter.enable import check_pipeline, enable
 from scalecrafter.pipeline import is_sdxl, latent_size
 from scalecrafter.settings import Settings
-
-CONDITIONED_ON = ("base", "stage", "target")
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,8 @@ class Cascade:
         sizes = self.sizes(pipe, start_size(pipe, height, width), target)
         found = []
         for index, (size, part) in enumerate(zip(sizes, self.parts(pipe, sizes, sampler.steps), strict=True)):
-            told = {"base": sizes[0], "stage": size, "target": target}[self.size_condition] if index else size
+            condition = sampler.size_condition or self.size_condition
+            told = {"base": sizes[0], "stage": size, "target": target}[condition] if index else size
             scale = self.guidance(index, sizes, sampler.guidance_scale)
             found.append(Stage(index, size, part, scale, told))
         return found
@@ -150,15 +150,17 @@ class Cascade:
     @torch.no_grad()
     def generate(self, pipe: Any, request: Request) -> NDArray[np.uint8]:
         """See `baselines.method.Method.generate`; ValueError if the model returns NaN or infinity."""
-        latents = self.sample(pipe, request)
+        with sampled_as(pipe, request.sampler):
+            latents = self.sample(pipe, request)
         images = pipe.image_processor.postprocess(decode(pipe, latents), output_type="np")
         pipe.maybe_free_model_hooks()
         return as_uint8(images)
 
     def sample(self, pipe: Any, request: Request) -> Tensor:
         """The latents (N, C, rows, columns) of the images."""
-        stages = self.stages(pipe, request.height, request.width, request.sampler)
-        conditions = encode_prompts(pipe, request.prompts, request.sampler.guidance_scale > 1)
+        sampler = request.sampler
+        stages = self.stages(pipe, request.height, request.width, sampler)
+        conditions = encode_prompts(pipe, request.prompts, sampler.guided, sampler.negative_prompt)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
         device = pipe._execution_device
         first = stages[0].part.trajectory(pipe.scheduler, device)

@@ -44,17 +44,17 @@ class Conditions:
         return {"encoder_hidden_states": self.text, "added_cond_kwargs": added}
 
 
-def encode_prompts(pipe: Any, prompts: Sequence[str], guided: bool) -> Conditions:
-    """Encode prompts with the pipeline's own method."""
-    device = pipe._execution_device
+def encode_prompts(pipe: Any, prompts: Sequence[str], guided: bool, negative: str | None = None) -> Conditions:
+    """Encode prompts, and the negative prompt of all (None: the pipeline's own), with the pipeline's own method."""
+    negatives = None if negative is None else [negative] * len(prompts)
+    options: dict[str, Any] = {"negative_prompt": negatives, "do_classifier_free_guidance": guided}
+    found = pipe.encode_prompt(list(prompts), device=pipe._execution_device, num_images_per_prompt=1, **options)
     if is_sdxl(pipe):
-        cond, uncond, pooled, uncond_pooled = pipe.encode_prompt(
-            prompt=list(prompts), device=device, num_images_per_prompt=1, do_classifier_free_guidance=guided
-        )
+        cond, uncond, pooled, uncond_pooled = found
         if not guided:
             return Conditions(cond, pooled, guided)
         return Conditions(torch.cat([uncond, cond]), torch.cat([uncond_pooled, pooled]), guided)
-    cond, uncond = pipe.encode_prompt(list(prompts), device, 1, guided)
+    cond, uncond = found
     return Conditions(torch.cat([uncond, cond]) if guided else cond, None, guided)
 
 

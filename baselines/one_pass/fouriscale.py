@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from baselines.attention_scaling import check_projections
+from baselines.method import Request
 from baselines.one_pass.filtering import Filtering
 from baselines.one_pass.following import OnePass, check_blocks
 from baselines.one_pass.sdxl_sizes import Enlargement, enlargement_of
@@ -50,7 +54,7 @@ class FouriScale(OnePass):
         weak_divisor: by which that branch's dilation is smaller, 1 or more: 1 and 1.5.
         amplify_guidance: factor of the guidance scale before ``start``; the public code offers 2.4 against blur.
         size_conditions: U-Nets of three levels are told the training size that the image is a multiple of, as in the
-            public code; else what the pipeline says.
+            public code, unless the request says what they are told; else what the pipeline says.
         convolve_padded: convolve the padded map and crop afterwards, as in the paper.
         parity: the public code's slightly uneven filters, and the first of several training sizes that need the same
             padding instead of that with the closest aspect.
@@ -113,6 +117,10 @@ class FouriScale(OnePass):
             convolve_padded=self.convolve_padded,
             parity=self.parity,
         )
+
+    def generate(self, pipe: Any, request: Request) -> NDArray[np.uint8]:
+        own = self if request.sampler.size_condition is None else replace(self, size_conditions=False)
+        return super(FouriScale, own).generate(pipe, request)
 
     def enlargement(self, pipe: Any, height: int, width: int) -> Enlargement:
         """The training size that the image is a multiple of: the model's own, or in U-Nets of three levels one of

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from baselines.clean_images import recomputed, window_gradient
 from baselines.method import Calls, Request
+from baselines.sampler import sampled_as
 from experiments.cost.counting import ELSEWHERE, Cost, cost_of, disk_needed, unet_inputs
 from experiments.cost.planned import PlannedRun, planned_runs
 from experiments.cost.probing import Probe, device_memory, device_name, probe, tokens_of
@@ -117,8 +118,9 @@ def plan_run(run: PlannedRun) -> Plan:
         raise ValueError(f"{workload.method_name} cannot be planned: it does not define its calls (Method.calls)")
     batch = min(workload.batch_size, run.images)
     request = Request(["a"] * batch, list(range(batch)), workload.height, workload.width, workload.sampler)
-    calls = workload.method.calls(workload.model.shape, request)
-    costs = [(each.times, call_cost(workload, each)) for each in calls]
+    with sampled_as(workload.model.shape, workload.sampler):
+        calls = workload.method.calls(workload.model.shape, request)
+        costs = [(each.times, call_cost(workload, each)) for each in calls]
     costs.append((1, decoding_cost(workload.model, workload.height, workload.width, batch)))
     weights = sum(
         parameter.nbytes

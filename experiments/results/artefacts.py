@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 
 from eval.files import open_atomically, write_atomically
+from experiments.results.field.charts import charts_of
+from experiments.results.field.page import frontier_page
 from experiments.results.galleries import write_gallery, write_zoom
-from experiments.results.plots import charts, table_figure
+from experiments.results.plots import table_figure
 from experiments.results.published import UNKNOWN, published_beside
 from experiments.results.reading import finished_rows, gallery_columns, read_scores
 from experiments.results.score_table import collect, latex, markdown, note, readable
@@ -36,7 +38,11 @@ def write_results(grid: Grid, open_: Callable[[ModelSource], Model] = open_archi
     table = collect(done)
     protocol = read_scores(done[0].run.scores_file)["protocol"]
     print("\n" + write_table(table, grid.results, grid.name, protocol))
-    images = write_images(grid.name, table, grid.plot, grid.runs, grid.results)
+    images = [*write_images(grid.name, table, grid.plot, grid.runs, grid.results)]
+    if grid.plot and "frontier" in grid.plot:
+        page = grid.results / f"{grid.name}_frontier.md"
+        write_atomically(page, frontier_page(table, grid.runs, grid.plot["frontier"]))
+        print(page)
     log_table(table, images, grid.name, grid.results, done[0].run)
     for path in [*sorted(grid.results.glob(f"{grid.name}.*")), *images]:
         print(path)
@@ -68,6 +74,6 @@ def write_images(
         for stem, write in ((gallery, write_gallery), (zoom, write_zoom)):
             paths.append(results / f"{stem}_{resolution}.png")
             write(columns, paths[-1])
-    for suffix, figure in charts(table, plot).items():
+    for suffix, figure in charts_of(table, plot).items():
         paths += save_chart(figure, results / f"{name}_{suffix}")
     return paths

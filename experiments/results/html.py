@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.results.ablations import contrast_table, contrasts
+from experiments.results.field.charts import charts_of
 from experiments.results.html_table import headlines, table_view
-from experiments.results.plots import ablation, charts, score_title
+from experiments.results.plots import ablation, score_title
 from experiments.results.reading import (
     Column,
     gallery_columns,
@@ -74,13 +75,17 @@ def gallery_view(resolution: str, columns: Sequence[Column], methods: Sequence[s
 
 def chart_views(name: str, table: pd.DataFrame, plot: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The charts of a table as SVG, with a text alternative."""
-    if plot:
+    if plot and "y" in plot:
         figures = {y: ablation(table, plot | {"y": [y]}) for y in plot["y"]}
         against = f" against {plot['x']}" if "x" in plot else " of each variant"
         texts = {y: f"{score_title(y)}{against}, with two standard errors." for y in plot["y"]}
     else:
-        figures = charts(table, None)
-        texts = {
+        figures = charts_of(table, plot)
+        frontier = (
+            "Scores against seconds and base-size pairs per image, with two standard errors; lower left is better. "
+        )
+        texts = {key: frontier + "Faded methods are not on the dotted frontier." for key in figures}
+        texts |= {
             "cost": "KID_r against seconds per image, with two standard errors; lower left is better. "
             "Methods above the dotted line are dominated by one on it.",
             "repetition": "Copies of the object beyond the one asked for, against the area of the image, with two "

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results.reading import compared_groups, row_labels
+from experiments.results.field.recipes import RECIPE, shown, varied
+from experiments.results.reading import CONTROLS, compared_groups, row_labels
 from experiments.results.score_table import COSTS, SCORES, SHARES
 
 HEADLINES = {"kid_r": "KID_r", "repetition": "copies beyond one", "seconds_per_image": "seconds per image"}
@@ -38,6 +39,9 @@ def table_cells(row: dict[str, Any], names: Iterable[str]) -> Cells:
         elif name in SHARES:
             cells[name] = number(row[name], 2)
             cells[name]["text"] = f"{row[name]:.0%}" if cells[name]["value"] else "–"
+        elif name in RECIPE:
+            text = "" if row["method"] in CONTROLS else shown(row[name])
+            cells[name] = {"value": text, "text": text, "error": "", "best": False}
         else:
             cells[name] = number(row[name], 1 if name == "seconds_per_image" else 0)
     return cells
@@ -45,7 +49,8 @@ def table_cells(row: dict[str, Any], names: Iterable[str]) -> Cells:
 
 def table_view(table: pd.DataFrame) -> dict[str, Any]:
     """Titles of the columns that are not empty, and the rows that are compared with each other."""
-    titles = {name: title for name, title in (SCORES | SHARES | COSTS).items() if table[name].notna().any()}
+    measured = {name: title for name, title in (SCORES | SHARES | COSTS).items() if table[name].notna().any()}
+    titles = varied(table) | measured
     groups = []
     for title, group in compared_groups(table.assign(label=row_labels(table))):
         rows = [

@@ -13,6 +13,7 @@ import pandas as pd
 from eval.comparisons import indistinguishable_from_best, minimum_detectable_difference
 from eval.score import as_estimate
 from eval.uncertainty import Estimate
+from experiments.results.field.recipes import RECIPE, recipe_cells, recipe_note, recipe_of, varied
 from experiments.results.reading import CONTROLS, FLOOR, RunRow, compared_groups, read_scores
 from experiments.scenes import SEARCH_RECORD
 
@@ -47,7 +48,7 @@ def collect(rows: Sequence[RunRow]) -> pd.DataFrame:
         values: dict[str, Any] = {"model": run.model.name, "resolution": run.resolution, "size": row.size}
         values |= {"method": run.method_name, "variant": row.variant, "n": found["n"]}
         values |= {k: found.get(k) for name in SCORES for k in (name, f"{name}_se")}
-        values |= {k: found.get(k) for k in (*SHARES, *COSTS)}
+        values |= {k: found.get(k) for k in (*SHARES, *COSTS)} | recipe_of(run)
         lines.append(values | {"run": run.folder.name, "scores": f"scores/{run.scores_file.name}"})
     table = pd.DataFrame(lines)
     compared = {name: compare(table, scores, name) for name in SCORES}
@@ -97,6 +98,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame({"resolution": table["resolution"] + " " + table["size"], "method": table["method"]})
     if table["variant"].any():
         shown["variant"] = table["variant"]
+    for name, title in varied(table).items():
+        shown[title] = recipe_cells(table, name)
     for name, title in SCORES.items():
         if table[name].isna().all():
             continue
@@ -124,7 +127,7 @@ def markdown(shown: pd.DataFrame) -> str:
 
 def latex(shown: pd.DataFrame) -> str:
     """The readable table as a booktabs tabular (``\\usepackage{booktabs}``); underscores and percent signs escaped."""
-    labels = 3 if "variant" in shown else 2
+    labels = sum(column in ("resolution", "method", "variant", *RECIPE.values()) for column in shown)
     columns = "l" * labels + "r" * (len(shown.columns) - labels)
     styler = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
     text: str = styler.to_latex(hrules=True, column_format=columns)
@@ -143,8 +146,7 @@ def note(table: pd.DataFrame) -> str:
         "*: the best at its resolution, or not significantly worse (5%, Holm over all pairs of methods);\n"
         "repetition: copies of the object beyond one; object, colour: images that show what was prompted;\n"
         "U-Net evals: guidance pairs per image, in units of the training size.\n"
-        f"{resolution_note(table)}"
-        f"{search_note(table)}"
+        + "\n".join(filter(None, (recipe_note(table), resolution_note(table), search_note(table))))
     )
 
 
@@ -167,13 +169,13 @@ def search_note(table: pd.DataFrame, record: Path = SEARCH_RECORD) -> str:
     if set(table["model"]) != {"scenes"}:
         return ""
     if not record.exists():
-        return "\nNo settings were searched for scenes."
+        return "No settings were searched for scenes."
     tried = pd.read_csv(record)
     counts = [
         f"{method} {', '.join(f'{n} at {size}' for size, n in group.groupby('resolution', sort=False).size().items())}"
         for method, group in tried.groupby("method", sort=False)
     ]
-    return f"\nSettings tried on other prompts and seeds: {'; '.join(counts)}."
+    return f"Settings tried on other prompts and seeds: {'; '.join(counts)}."
 
 
 def prompt_counts(table: pd.DataFrame) -> str:

@@ -28,6 +28,7 @@ METHODS = {
     "multidiffusion": ("#009e73", "^"),
     "syncdiffusion": ("#e69f00", "P"),
     "scalecrafter": ("#d55e00", "*"),
+    "scalecrafter_cascade": ("#e8833a", "$C$"),
     "deep_shrink": ("#b5651d", "<"),
     "hidiffusion": ("#3c8dbc", ">"),
     "fouriscale": ("#d0699b", "H"),

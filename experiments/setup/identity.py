@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from typing import Any
 import torch
 import yaml
 
+from baselines.sampler import Sampler, sampled_as
 from experiments.prompts import prompts_identity
 from experiments.setup.weights import weights_digest
+from scalecrafter.pipeline import is_sdxl
 
 FILE, ENVIRONMENT = "config.yaml", "environment.json"  # in a run folder
+OWN_CONDITIONS = ("size_condition", "conditions")  # options of methods that sampler.size_condition replaces
 
 
 def run_identity(workload: Any, prompts: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -32,18 +36,41 @@ def run_identity(workload: Any, prompts: dict[str, Any], seed: int) -> dict[str,
         seed: of the run.
     """
     model, sampler, height, width = workload.model, workload.sampler, workload.height, workload.width
-    described = workload.method.describe(model.shape, height, width)
+    with sampled_as(model.shape, sampler):
+        described = workload.method.describe(model.shape, height, width)
+        scheduler = type(model.shape.scheduler).__name__
     method = {key: weights_digest(value) if isinstance(value, Path) else value for key, value in described.items()}
+    recipe = sampler_identity(sampler, model.shape)
+    if "freeu" in recipe and method.get("freeu"):
+        raise ValueError("FreeU is given twice, by sampler.freeu and by the method: set one of them to null")
+    if "size_condition" in recipe:  # instead of the method's own
+        method = {key: value for key, value in method.items() if key not in OWN_CONDITIONS}
     return {
         "model": {"name": model.name, "sha256": model.digest, "dtype": model.dtype},
-        "scheduler": type(model.shape.scheduler).__name__,
+        "scheduler": scheduler,
         **({"tiled_decoding": True} if model.tiles(height, width) else {}),
         "method": {"name": workload.method_name, **method},
         "size": [height, width],
-        "sampler": {"steps": sampler.steps, "guidance_scale": sampler.guidance_scale, "eta": sampler.eta},
+        "sampler": recipe,
         "seed": seed,
         "prompts": prompts_identity(prompts),
     }
+
+
+def sampler_identity(sampler: Sampler, pipe: Any) -> dict[str, Any]:
+    """What of a sampler decides the images of this pipeline, the scheduler apart; what is not given is left out."""
+    found: dict[str, Any] = {
+        "steps": sampler.steps,
+        "guidance_scale": sampler.guidance_scale,
+        "eta": sampler.eta,
+    }
+    if sampler.negative_prompt is not None and sampler.guided:
+        found["negative_prompt"] = sampler.negative_prompt
+    if sampler.freeu is not None:
+        found["freeu"] = asdict(sampler.freeu)
+    if sampler.size_condition is not None and is_sdxl(pipe):
+        found["size_condition"] = sampler.size_condition
+    return found
 
 
 @cache

@@ -19,6 +19,7 @@ from experiments.setup.compose import plain_values
 from experiments.setup.identity import identity_digest, run_identity
 from experiments.setup.models import ModelSource
 from experiments.setup.processes import Shard, shard_of_process
+from scalecrafter.freeu import FreeU
 from scalecrafter.pipeline import training_size
 
 PAPER_LIMIT, SHORT_LIMIT = "paper", "1k"
@@ -175,10 +176,19 @@ def build_workload(
         resolution=values["resolution"]["name"],
         height=height,
         width=width,
-        sampler=Sampler(**values["sampler"]),
+        sampler=read_sampler(values["sampler"]),
         base_sampler=Sampler(values["model"]["steps"], values["model"]["guidance_scale"]),
         batch_size=automatic_batch(height, width) if batch == "auto" else whole(batch, "batch_size"),
     )
+
+
+def read_sampler(values: dict[str, Any]) -> Sampler:
+    """The ``sampler`` node of the configuration."""
+    try:
+        freeu = None if values["freeu"] is None else FreeU(**values["freeu"])
+    except TypeError:
+        raise ValueError(f"sampler.freeu has b1, b2, s1, s2 and form, not {values['freeu']!r}") from None
+    return Sampler(**values | {"freeu": freeu})
 
 
 def read_metrics(values: dict[str, Any]) -> MetricsSpec:

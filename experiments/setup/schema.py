@@ -47,7 +47,8 @@ class MethodConfig:
     """A class of `baselines`, instantiated by Hydra."""
 
     name: str = MISSING
-    eta: float = 0.0  # DDIM's, with sampler=paper
+    eta: float = 0.0  # DDIM's, with sampler=paper or published
+    published: Any = None  # name of a model, or any -> the sampler that its paper or code uses; for sampler=published
     object: dict[str, Any] = MISSING
 
 
@@ -66,6 +67,10 @@ class SamplerConfig:
     steps: int = MISSING
     guidance_scale: float = MISSING
     eta: float = 0.0
+    scheduler: str | None = None  # ddim, euler, or null: the model's
+    negative_prompt: str | None = None  # null: none
+    freeu: Any = None  # b1, b2, s1, s2 and form, in all calls of the U-Net; null: as the method says, mostly none
+    size_condition: str | None = None  # what SDXL is told: base, stage or target; null: as the method says
 
 
 @dataclass
@@ -155,7 +160,8 @@ class ExperimentConfig:
     name: str | None = None
     claim: str = ""  # what the paper says
     expected: Any = None  # resolution -> the variant that the claim says is best
-    plot: Any = None  # x: title of the number that varies (none: categories); y: scores
+    prompts: Any = None  # resolution -> number of prompts, for experiments that refer to it
+    plot: Any = None  # x: title of the number that varies (none: categories); y: scores; or frontier: scores
     skip: list[dict[str, Any]] = field(default_factory=list)  # combinations of the grid to leave out
 
 
@@ -184,9 +190,25 @@ class Config:
 
 
 def register() -> None:
-    """Make the schema known to Hydra, and ``${project:PATH}`` a path in this checkout."""
+    """Make the schema known to Hydra, ``${project:PATH}`` a path in this checkout, and ``${published:KEY}`` an option
+    of the sampler as the method's paper has it.
+    """
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("project", lambda path: str(ROOT / path), replace=True)
+    OmegaConf.register_new_resolver("published", published, replace=True)
+
+
+def published(key: str, *, _root_: Any) -> Any:
+    """``method.published`` under the model's name, or for any model; what it does not say is the model's own, and eta
+    the method's.
+    """
+    recipes = _root_.method.published or {}
+    for name in (_root_.model.name, "any"):
+        recipe = recipes.get(name) or {}
+        if key in recipe:
+            return recipe[key]
+    own = {"steps": _root_.model.steps, "guidance_scale": _root_.model.guidance_scale, "eta": _root_.method.eta}
+    return own.get(key)
 
 
 register()

@@ -102,9 +102,9 @@ def test_controls_set_the_floor_and_do_not_compete(pipe_folder, tmp_path):
 
 def test_note_says_how_many_settings_were_searched(tmp_path):
     table, record = pd.DataFrame({"model": ["scenes", "scenes"]}), tmp_path / "search.csv"
-    assert search_note(table, record) == "\nNo settings were searched for scenes."
+    assert search_note(table, record) == "No settings were searched for scenes."
     record.write_text("method,resolution,stage\nb,x4,one\nb,x4,two\nb,x16,one\na,x4,one\n")
-    assert search_note(table, record) == "\nSettings tried on other prompts and seeds: b 2 at x4, 1 at x16; a 1 at x4."
+    assert search_note(table, record) == "Settings tried on other prompts and seeds: b 2 at x4, 1 at x16; a 1 at x4."
     assert search_note(pd.DataFrame({"model": ["sd15"]}), record) == ""
 
 

@@ -1,12 +1,14 @@
 """The search for settings: what it finds where the answer is known, and that it is even."""
 
 import json
+import shlex
 
 import pandas as pd
 import pytest
 
 from experiments import search as search_module
-from experiments.search import SPACE, main, read_space, search, stages_of
+from experiments.search import SPACE, Rule, main, read_space, search, stages_of
+from experiments.setup.architecture import open_architecture
 from experiments.setup.compose import compose_config
 from experiments.setup.runs import build_run
 from experiments.setup.schema import CONF
@@ -40,6 +42,31 @@ def test_nothing_to_choose_is_the_configured_method():
     assert (best, len(rows), rows[0]["chosen"]) == ([], 1, True)
 
 
+def costing(overrides):
+    """The bowl, where each unit of b costs a tenth of direct inference, and a = 2 as much as it."""
+    at = dict(part.split("=") for part in overrides)
+    return bowl(overrides) | {"cost": 0.5 + 0.5 * (at.get("a") == "2") - 0.1 * int(at.get("b", 0))}
+
+
+def test_a_choice_costs_no_more_than_allowed():
+    """a = 2 is the lowest, but costs 1.0: the best of what is left is a = 1, b = 1, c = 5."""
+    best, rows = search(BOWL, "m", "x16", costing, rule=Rule(most_cost=0.6))
+    assert best == ["a=1", "b=1", "c=5"]
+    assert [row["cost"] for row in rows] == pytest.approx([0.5, 0.5, 1.0, 0.5, 0.3, 0.4])
+    assert [row["objective"] for row in rows][:4] == [5.5, 2.5, 1.5, 2.5]
+    best, rows = search(BOWL, "m", "x16", costing, rule=Rule(most_cost=0.1))
+    assert (best, any(row["chosen"] for row in rows)) == ([], False)
+
+
+def test_the_cheapest_that_keeps_its_score():
+    """b = 2 costs least and its objective of 2.5 is below the configured method's 5.5; that of a = 1, b = 1 is 1."""
+    best, rows = search(BOWL, "m", "x16", costing, rule=Rule(keep=0.0))
+    assert best == ["a=1", "b=2"]
+    assert [row["candidate"] for row in rows if row["chosen"]] == ["a=1 b=2"]
+    worse = {"m": {"s": {"any": ["a=9", "b=2"]}}}  # cheaper, and 1 worse than the start with b = 2
+    assert search(worse, "m", "x4", lambda o: costing(o) | {"kid_r": 5.0 * ("b=2" in o)}, rule=Rule(keep=0.5))[0] == []
+
+
 def test_no_method_gets_more_than_the_budget():
     with pytest.raises(ValueError, match="m at x16 lists 6 candidates, the budget is 5 runs"):
         search(BOWL, "m", "x16", bowl, budget=5)
@@ -55,6 +82,19 @@ def test_the_shipped_space_is_within_the_budget_and_lists_every_method_of_the_ta
     for method in space:
         for resolution in ("x4", "x16"):
             stages_of(space, method, resolution, search_module.BUDGET)
+
+
+@pytest.mark.parametrize("method", ["scalecrafter", "scalecrafter_cascade"])
+def test_what_is_pruned_fits_the_embedded_model(method):
+    """Each candidate alone, and the last one of each stage on top of the others."""
+    space = read_space(SPACE.with_name("pruning.yaml"))
+    for resolution in ("x4", "x16"):
+        stages = stages_of(space, method, resolution, search_module.BUDGET)
+        lines = [shlex.split(candidate) for _, candidates in stages for candidate in candidates]
+        together = [part for _, candidates in stages for part in shlex.split(candidates[-1])]
+        for line in [*lines, together]:
+            run = build_run(compose_config([f"method={method}", f"resolution={resolution}", *line]), open_architecture)
+            assert run.method_name == method
 
 
 def test_a_file_that_is_no_space_is_refused(tmp_path):
@@ -84,3 +124,19 @@ def test_the_command_samples_other_prompts_and_seeds_than_tables(pipe_folder, tm
     assert used.seed != 7
     assert used.prompts.seed != 71
     assert "best of 2 for multidiffusion at x4" in capsys.readouterr().out
+
+
+def test_the_command_records_costs(pipe_folder, tmp_path, capsys):
+    """Planned FLOPs over those of direct inference: a base pass in one of two steps costs a quarter more, if decoding
+    cost nothing.
+    """
+    damped = "scalecrafter.noise_damped_tau=50"
+    (tmp_path / "space.yaml").write_text(json.dumps({"scalecrafter": {"base pass": {"any": [damped]}}}))
+    tiny = [line for line in tiny_overrides(pipe_folder, tmp_path) if not line.startswith("prompts.limit")]
+    options = ["--space", str(tmp_path / "space.yaml"), "--resolutions", "x4", "--out", str(tmp_path / "found.csv")]
+    main([*options, "--limit", "3", "--most-cost", "0.9", *tiny, "metrics.crops=32:1"])
+    table = pd.read_csv(tmp_path / "found.csv", keep_default_na=False)
+    assert table["cost"][0] == pytest.approx(1, abs=0.01)
+    assert 1.01 < table["cost"][1] <= 1.25
+    assert not table["chosen"].any()
+    assert "none is cheap enough" in capsys.readouterr().out

@@ -10,7 +10,8 @@ from experiments.setup.compose import compose_config
 from experiments.setup.grid import named_experiment, read_grid
 from experiments.setup.schema import CONF
 
-EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+EXPERIMENTS = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("field") else name for name in NAMES]
 LINES = [
     ["method=direct,upscale", "seed=range(3)", "prompts.limit=3"],
     ["experiment=ablate_tau", "scalecrafter.tau=5,7", "seed=1"],

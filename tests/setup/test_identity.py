@@ -43,6 +43,11 @@ CHANGES = {
     "sampler.steps": ([], "sampler.steps=3"),
     "sampler.guidance_scale": ([], "sampler.guidance_scale=3"),
     "sampler.eta": ([], "sampler.eta=0.5"),
+    "sampler.scheduler": ([], "sampler.scheduler=euler"),
+    "sampler.negative_prompt": ([], "sampler.negative_prompt=blurry"),
+    "sampler.freeu": ([], "sampler.freeu={b1: 1.5, b2: 1.6, s1: 0.5, s2: 0.2}"),
+    "sampler.size_condition": (["model.path=@SDXL", "method=direct"], "sampler.size_condition=base"),
+    "method.published": (["method=direct", "sampler=published"], "method.published={any: {scheduler: euler}}"),
     "prompts.source": ([], "prompts=file prompts.path=@PROMPTS"),
     "prompts.path": (["prompts=file", "prompts.path=@PROMPTS"], "prompts.path=@OTHER_PROMPTS"),
     "prompts.seed": ([], "prompts.seed=7"),
@@ -80,6 +85,10 @@ KEEPS = {
     "model.side": ([], "model.side=32"),
     "model.tiled_above": ([], "model.tiled_above=1"),
     "prompts.limit": ([], "prompts.limit=2"),
+    "sampler.scheduler": ([], "sampler.scheduler=ddim"),
+    "sampler.negative_prompt": (["sampler.guidance_scale=1"], "sampler.negative_prompt=blurry"),
+    "sampler.size_condition": ([], "sampler.size_condition=base"),
+    "method.published": (["method=direct"], "method.published={any: {scheduler: euler}}"),
     "resolution.images": (["prompts.limit=${resolution.images}", "resolution.images=1"], "resolution.images=2"),
     "batch_size": ([], "batch_size=1"),
     "shard": ([], "shard=0/1"),
@@ -121,7 +130,8 @@ AFTERWARDS = {
 # Names, what names are made of, and what says where a model is from: its digest tells the rest.
 NAMES = {"model.name", "method.name", "resolution.name", "model.id", "model.revision", "model.variant", "model.config"}
 NAMES |= {"method.object", "paths.runs"}
-NAMES |= {f"experiment.{key}" for key in ("name", "claim", "expected", "plot", "skip")}
+OPEN = {"model.distance", "model.settings", "method.object", "method.published"}  # whose keys are not fixed
+NAMES |= {f"experiment.{key}" for key in ("name", "claim", "expected", "prompts", "plot", "skip")}
 
 
 class Brightness:
@@ -216,13 +226,28 @@ def test_scores_and_loggers_keep_the_digest(sampled, tmp_path):
     assert (image == other).all()
 
 
+def test_a_sampler_replaces_what_methods_say_of_the_same(save_pipeline, tmp_path):
+    """FreeU given twice is refused; sizes that SDXL is told count once."""
+    tiny, freeu = tiny_overrides(save_pipeline("sd15"), tmp_path), "sampler.freeu={b1: 1.5, b2: 1.6, s1: 0.5, s2: 0.2}"
+    own = "scalecrafter.freeu={b1: 1.1, b2: 1.2, s1: 0.9, s2: 0.2}"
+    with pytest.raises(ValueError, match="FreeU is given twice, by sampler.freeu and by the method"):
+        build_run(compose_config([*tiny, freeu, own]))
+    with pytest.raises(ValueError, match="sampler.freeu has b1, b2, s1, s2 and form"):
+        build_run(compose_config([*tiny, "sampler.freeu={b1: 1, c: 2}"]))
+    sdxl = [*tiny_overrides(save_pipeline("sdxl"), tmp_path), "method=sdedit", "sampler.size_condition=stage"]
+    one, other = (
+        build_run(compose_config([*sdxl, f"method.object.size_condition={own}"])) for own in ("base", "stage")
+    )
+    assert one.digest == other.digest
+
+
 def test_every_option_is_listed():
     """Of the whole configuration, so that a new option needs a line above."""
 
     def options(node, prefix=""):
         for key, value in node.items():
             name = f"{prefix}{key}"
-            if isinstance(value, dict) and value and name not in {"model.distance", "model.settings", "method.object"}:
+            if isinstance(value, dict) and value and name not in OPEN:
                 yield from options(value, f"{name}.")
             else:
                 yield name

@@ -1,0 +1,174 @@
+"""The frontier on made-up tables where it is known, and on finished runs of the tiny pipeline."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from eval.score import as_metrics
+from eval.uncertainty import estimate_mean
+from experiments import table as table_command
+from experiments.results.field import orders
+from experiments.results.field.charts import FADED, charts_of, frontier_chart
+from experiments.results.field.frontier import Paired, places, read_groups
+from experiments.results.field.page import frontier_page
+from experiments.results.score_table import SCORES
+from tests.tiny import tiny_overrides
+
+N = 20
+NOISE = np.random.default_rng(0).normal(size=N)  # shared by all methods: prompts that are hard for all
+OWN = {name: np.random.default_rng(i).normal(size=N) for i, name in enumerate("abcdef", start=1)}
+
+
+def made_up(means, spread=0.1):
+    """name -> estimate of scores around each mean, to which every prompt adds the same for all methods."""
+    centred = {name: spread * (OWN[name] - OWN[name].mean()) for name in means}
+    return {name: estimate_mean(mean + NOISE - NOISE.mean() + centred[name]) for name, mean in means.items()}
+
+
+MEANS = {"a": 5.0, "b": 3.0, "c": 3.001, "d": 6.0, "e": 1.0}
+COSTS = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": 5.0}
+
+
+def test_the_known_frontier():
+    """a, b and e are on it; c is 0.001 above the cheaper b, which nothing resolves; d is 3 above b."""
+    found = places(Paired(made_up(MEANS)), COSTS)
+    assert [(place.method, place.status) for place in found] == [
+        ("a", "frontier"),
+        ("b", "frontier"),
+        ("c", "tied"),
+        ("d", "behind"),
+        ("e", "frontier"),
+    ]
+    assert [place.rival.other if place.rival else None for place in found] == [None, None, "b", "b", None]
+    assert found[3].rival.value == pytest.approx(3)
+    assert found[3].cost == 4.0
+
+
+def test_equal_methods_share_the_frontier_and_equal_cost_does_not_save_the_worse():
+    estimates = made_up({"a": 1.0, "b": 2.0}) | {"c": made_up({"a": 1.0})["a"]}
+    found = {place.method: place.status for place in places(Paired(estimates), {"a": 1.0, "b": 1.0, "c": 1.0})}
+    assert found == {"a": "frontier", "b": "behind", "c": "frontier"}
+
+
+def test_differences_are_paired():
+    """Their interval is Student's of the differences, which the shared noise does not widen."""
+    estimates = made_up({"a": 5.0, "b": 3.0})
+    difference = Paired(estimates).difference("a", "b")
+    own = 0.1 * (OWN["a"] - OWN["b"])
+    half = stats.t.ppf(0.975, N - 1) * own.std(ddof=1) / np.sqrt(N)
+    assert difference.value == pytest.approx(2)
+    assert difference.interval == pytest.approx((2 - half, 2 + half))
+    assert difference.significant
+    assert estimates["a"].se > 5 * half
+
+
+def test_significance_counts_all_pairs():
+    """A difference of 2.3 standard errors is clear between two methods, and not among six."""
+    own = 0.1 * (OWN["a"] - OWN["b"])
+    step = 2.3 * own.std(ddof=1) / np.sqrt(N)
+    two, six = ({"a": 1 + step, "b": 1.0} | rest for rest in ({}, {"c": 1.0, "d": 1.0, "e": 1.0, "f": 1.0}))
+    assert Paired(made_up(two)).difference("a", "b").significant
+    assert not Paired(made_up(six)).difference("a", "b").significant
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A table and its score files: names of true methods with the means and costs above."""
+    names = dict(zip(MEANS, ["upscale", "sdedit", "scalecrafter_cascade", "direct", "demofusion"], strict=True))
+    rows = []
+    for letter, estimate in made_up(MEANS).items():
+        scores = as_metrics({"kid_r": estimate, "repetition": estimate}) | {"n": N, "protocol": {}}
+        path = tmp_path / f"runs/{letter}/scores/s.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(scores))
+        row = {"model": "scenes", "resolution": "x16", "size": "512x512", "method": names[letter], "variant": ""}
+        row |= {"n": N, "run": letter, "scores": "scores/s.json", "kid_r": estimate.value, "kid_r_se": estimate.se}
+        row |= {"repetition": estimate.value, "repetition_se": estimate.se, "steps": 15, "scheduler": "DDIM"}
+        cost = COSTS[letter]
+        rows.append(row | {"seconds_per_image": 6 - cost, "unet_evaluations_per_image": 100 * cost})
+    real = rows[0] | {"method": "real", "seconds_per_image": 0.1, "unet_evaluations_per_image": 0.0, "kid_r": 0.0}
+    return pd.DataFrame([*rows, real]), tmp_path / "runs"
+
+
+def test_the_page_says_who_is_on_the_frontier(made):
+    page = frontier_page(*made, ["kid_r", "pkid_r", "repetition"])
+    assert "Recipe of all rows: scheduler DDIM, steps 15." in page
+    assert "## x16 (512x512)" in page
+    assert "**KID_r**: lowest is demofusion, 1.000 [" in page
+    assert "Frontier by base-size pairs: upscale (100), sdedit (200), demofusion (500)." in page
+    assert "Frontier by seconds: demofusion (1)." in page
+    assert "pKID_r" not in page  # no run has it
+    assert "real" not in page.split("## x16")[1]
+    (line,) = [line for line in page.splitlines() if line.startswith("| direct ") and " 400 " in line]
+    assert line.count(" ·· ") == 2
+    (line,) = [line for line in page.splitlines() if line.startswith("| sdedit ") and " 200 " in line]
+    assert line.count(" ●· ") == 2
+    assert "| direct" in page.split("behind, by base-size pairs")[1]
+    assert "+3.000 [" in page
+    assert "**scalecrafter_cascade** costs 0.75 of direct inference (above 0.6)" in page
+    assert "KID_r minus that of demofusion, the best other: +2.001 [" in page
+
+
+def test_the_chart_fades_what_is_not_on_the_frontier(made):
+    table, _ = made
+    figure = frontier_chart("x16", table[table["method"] != "real"], ["kid_r", "repetition"])
+    assert len(figure.axes) == 4
+    by_pairs = {c.get_label(): c.lines[0] for c in figure.axes[1].containers}
+    assert {name for name, line in by_pairs.items() if line.get_alpha() == 1} == {"upscale", "sdedit", "demofusion"}
+    assert by_pairs["direct"].get_alpha() == FADED
+    assert by_pairs["direct"].get_xydata().tolist() == [[400.0, pytest.approx(6)]]
+    by_seconds = {c.get_label(): c.lines[0].get_alpha() for c in figure.axes[0].containers}
+    assert {name for name, alpha in by_seconds.items() if alpha == 1} == {"demofusion"}
+    assert set(charts_of(table, {"frontier": ["kid_r"]})) == {"frontier_x16", "cost", "repetition"}
+
+
+def test_orders_of_published_tables(made, monkeypatch):
+    """Of three pairs one is in the same order, and the other two are clearly in the other one."""
+    values = {"direct": 2.0, "self_cascade_tf": 3.0, "scalecrafter_cascade": 3.5, "somebody": 1.0}
+    rows = [
+        {"source": "P", "table": "T", "model": model, "method": name, "height": 2048, "width": 2048, "metric": "kid_r"}
+        | {"value": value, "protocol": ""}
+        for model in ("sd21", "sdxl")
+        for name, value in values.items()
+    ]
+    monkeypatch.setattr(orders, "published_scores", lambda: pd.DataFrame(rows))
+    (group,) = read_groups(*made, ["kid_r"])
+    text = orders.orders_section(group)
+    assert "- P, T, sd21, KID_r: 1 of 3 pairs in the same order; significantly in the other one: " in text
+    assert "direct before sdedit there and behind it here" in text
+    assert "direct before scalecrafter_cascade there" in text
+    assert "sdxl" not in text  # 2048x2048 is four times its area
+    monkeypatch.undo()
+    assert "MegaFusion" not in orders.orders_section(group)  # its tables are at four times the area
+    assert "LSRNA" in orders.orders_section(group)
+
+
+def test_finished_runs_give_a_page_and_charts(pipe_folder, finished, tmp_path, capsys):
+    """The common recipe is that of these runs, so that none is sampled again."""
+    line = ["experiment=field", "resolution=x4,x16", "method=direct,upscale,scalecrafter"]
+    options = [*tiny_overrides(pipe_folder, finished), f"paths.results={tmp_path}"]
+    table_command.main([*line, *options])
+    assert "not finished" not in capsys.readouterr().out
+    page = (tmp_path / "field_folder_frontier.md").read_text()
+    assert page.startswith("# Quality against cost on folder\n\n4 prompts per run.")
+    for text in (
+        "## x4 (64x64)",
+        "## x16 (128x128)",
+        "**scalecrafter** costs 1.00 of direct",
+        *SCORES["kid_r"].split()[:1],
+    ):
+        assert text in page
+    for size in ("x4", "x16"):
+        assert (tmp_path / f"field_folder_frontier_{size}.png").stat().st_size > 200
+    table = pd.read_csv(tmp_path / "field_folder.csv")
+    assert list(table.loc[0, ["scheduler", "steps", "eta", "negative_prompt", "freeu"]]) == [
+        "DDIM",
+        2,
+        0,
+        "none",
+        "none",
+    ]
+    assert "Recipe of all rows: scheduler DDIM, steps 2, guidance 7.5" in (tmp_path / "field_folder.md").read_text()
