@@ -93,7 +93,7 @@ def remember(images: Sequence[LazyImage], infos: Sequence[ImageInfo], cache_dir:
 
 
 def stamp_of(image: LazyImage) -> str | None:
-    """None for an image that does not exist."""
+    """None where there is no file."""
     try:
         return image.stamp()
     except FileNotFoundError:

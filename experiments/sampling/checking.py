@@ -19,6 +19,7 @@ from experiments.prompts import prompt_seed
 from experiments.sampling.manifest import (
     QUARANTINE,
     Record,
+    json_line,
     manifest_lines,
     manifests,
     merge_manifests,
@@ -30,6 +31,7 @@ from experiments.sampling.manifest import (
 )
 from experiments.sampling.shards import gather_shards, shard_folders
 from experiments.setup.identity import ENVIRONMENT, FILE, environment, identity_digest, read_identity
+from scalecrafter.settings import is_number
 
 COSTS = {"images", "seconds", "unet_evaluations"}  # what every line of costs has
 
@@ -125,7 +127,7 @@ def cost_problems(folder: Path) -> Iterator[str]:
 
 
 def is_cost(values: dict[str, Any]) -> bool:
-    return all(isinstance(values.get(key), (int, float)) for key in COSTS)
+    return all(is_number(values.get(key)) and values[key] >= 0 for key in COSTS)
 
 
 def repair_images(folder: Path) -> None:
@@ -142,7 +144,7 @@ def repair_images(folder: Path) -> None:
     merge_manifests(folder, [record for record in whole_records(folder) if not identity or belongs(record, identity)])
     for name in {problem.split(",")[0] for problem in cost_problems(folder)}:
         whole = [line for line in read_lines(folder / name) if is_cost(line)]
-        write_atomically(folder / name, "".join(json.dumps(line) + "\n" for line in whole))
+        write_atomically(folder / name, "".join(map(json_line, whole)))
     if not (folder / ENVIRONMENT).is_file():
         write_environment(folder)
 

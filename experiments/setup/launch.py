@@ -27,6 +27,7 @@ from omegaconf import DictConfig
 
 from eval.files import write_atomically
 from experiments.setup import schema
+from experiments.setup.command_line import one_line
 from experiments.setup.compose import VERSION_BASE, compose_config, plain_values
 from experiments.setup.grid import Grid, left_out, read_grid, skip_override, skip_rules
 from experiments.setup.processes import torchrun_rank
@@ -152,7 +153,7 @@ def attempt(job: Job, config: DictConfig) -> Failure | None:
         job(config)
         return None
     except Exception as error:
-        text = " ".join(str(error).split())
+        text = one_line(error)
         expected = isinstance(error, EXPECTED)
         message = text if expected and text else f"{type(error).__name__}: {text}".removesuffix(": ")
         failure = Failure(message, traceback.format_exc(), expected)

@@ -1,0 +1,141 @@
+"""Overrides, whatever they hold: a run, or one line; classes of this project alone, and no file anywhere else."""
+
+import os
+from random import Random
+
+import pytest
+from omegaconf import OmegaConf
+
+from experiments.setup.architecture import open_architecture
+from experiments.setup.compose import compose_config, plain_values
+from experiments.setup.grid import read_grid
+from experiments.setup.runs import build_run
+from experiments.setup.schema import Config
+from tests.hostile.inputs import BOTH, PIECES, require_one_line, text, writes_only
+from tests.tiny import tiny_overrides
+
+TARGETS = [
+    *("os.system", "subprocess.Popen", "builtins.eval", "builtins.exec", "pathlib.Path", "torch.load", "torch.hub.load"),
+    *("baselines.method.os.system", "baselines.lpips.torch.hub.load", "baselines.direct.Direct.describe"),
+    *("experiments.run.main", "experiments.setup.launch.Path", "experiments.scenes.WEIGHTS.unlink", "tests.tiny.generate"),
+    *("hydra.utils.get_method", "hydra.utils.instantiate", "functools.partial", "..Evil", "baselines.", "", "baselines"),
+    *("baselines.nothing.Nothing", "baselines.upscale.torch.hub.Evil", "${oc.env:HOME}", "[1]", "{a: 1}", "3"),
+]
+PLACES = [
+    "method.object={{_target_: '{}'}}",
+    "method.object={{_target_: baselines.direct.Direct, x: {{_target_: '{}'}}}}",
+    "method.object={{_target_: baselines.direct.Direct, x: [{{_target_: '{}'}}]}}",
+    "method.object._target_='{}'",
+    "model.distance={{_target_: '{}'}}",
+    "+model.settings={{a: {{_target_: '{}'}}}}",
+    "+experiment.plot={{_target_: '{}', y: []}}",
+]
+HYDRA = [
+    "+hydra.callbacks.evil._target_={}",
+    "hydra.launcher._target_={}",
+    "hydra.sweeper._target_={}",
+    "+hydra.job_logging.handlers.evil={{class: {}, args: [touch]}}",
+    "+hydra.job_logging.handlers.evil={{(): {}}}",
+    "+hydra.hydra_logging.formatters.evil={{(): {}}}",
+    "hydra.job_logging.handlers.console.class={}",
+]
+
+
+@pytest.fixture
+def tiny(pipe_folder, tmp_path):
+    return tiny_overrides(pipe_folder, tmp_path)
+
+
+@pytest.fixture
+def resolve(tiny, tmp_path, monkeypatch):
+    """What every command does before it samples, in one go."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def run(overrides):
+        for row in read_grid([*tiny, *overrides]).rows[:2]:
+            run = build_run(compose_config(row.overrides), open_architecture)
+            assert run.folder.parent == run.runs
+
+    def watched(overrides):
+        with writes_only(tmp_path / "runs"):
+            run(overrides)
+
+    return watched
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_only_classes_of_this_project_are_instantiated(tiny, place):
+    for target in TARGETS:
+        with pytest.raises(ValueError, match="_target_|Error|grammar|mismatched|token|extraneous|Union|convert|annot"):
+            plain_values(compose_config([*tiny, place.format(target)]))
+
+
+def test_the_classes_of_this_project_may_be_named(resolve):
+    resolve(["method.object={_target_: baselines.upscale.Upscale}"])
+    resolve(["method.object={_target_: baselines.one_pass.deep_shrink.DeepShrink}"])
+
+
+@pytest.mark.parametrize("place", HYDRA)
+@pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "builtins.print"])
+def test_only_hydra_and_its_plugins_are_launched(tiny, place, target):
+    with pytest.raises(ValueError, match="class of Hydra or its plugins|of Python's logging"):
+        read_grid([*tiny, place.format(target)])
+
+
+@pytest.mark.parametrize("launcher", ["basic", "local_cpu", "slurm_gpu", "joblib", "submitit_local"])
+def test_launchers_are_found(tiny, launcher):
+    assert read_grid([*tiny, f"hydra/launcher={launcher}"]).rows
+
+
+@pytest.mark.parametrize("node", ["model", "method", "resolution", "experiment"])
+def test_names_lead_to_no_other_folder(resolve, node):
+    for name in ("../../up", "/etc/x", "a/b", "..", ".", "''", "=1+1", "@SUM(A1)", "-x", "<b>", "$x$", "a|b", "a" * 300):
+        with pytest.raises(ValueError, match=rf"{node}.name is 1 to 100 letters|mismatched|token|LexerNoViable"):
+            resolve([f"{node}.name={name}" if name == "''" else f"{node}.name='{name}'"])
+    resolve([f"{node}.name=My-own_1.5"])
+
+
+def keys() -> list[str]:
+    """Of the whole configuration, nested ones with dots."""
+    found, nodes = [], [("", OmegaConf.structured(Config))]
+    while nodes:
+        prefix, node = nodes.pop()
+        for key in node:
+            inner = OmegaConf.is_missing(node, key) or node._get_node(key)
+            if OmegaConf.is_config(inner) and len(inner):
+                nodes.append((f"{prefix}{key}.", inner))
+            found.append(f"{prefix}{key}")
+    return [key for key in found if key not in ("paths.runs", "paths.results")]
+
+
+KEYS = keys()
+GROUPS = ["model", "method", "resolution", "sampler", "prompts", "metrics", "logger", "experiment", "hydra/launcher"]
+VALUES = [
+    *("null", "???", "-1", "0", "1e999", "-.inf", ".nan", "1" + "0" * 400, "true", "[]", "{}", "[1,[2]]", "{a: {b: 1}}"),
+    *("${oc.env:HOME}", "${seed}", "${nothing}", "${hydra.run.dir}", "${project:a}", "${oc.decode:[}", "${", "$", "a=b"),
+    *("a,b", "1,2", "range(3)", "range(3,0)", "range(0.0,1.0)", "choice(a,b)", "interval(0,1)", "glob(*)", "shuffle(1,2)"),
+    *("int(a)", "str(1)", "tag(a,b)", "sort(3,1)", "extend_list(1)", "'", '"', "\\", "@", "scenes", "paper", "[" * 300),
+    *("{_target_: os.system}", "x4", "direct", "../../up", "0x10", "1_000", "0.5", "7", "auto"),
+]
+
+
+def random_override(random: Random) -> str:
+    key = random.choice([*KEYS, *KEYS, *GROUPS, "+new", "hydra.run.dir", text(random, long=False)])
+    prefix = random.choice(("", "", "", "", "+", "++", "~"))
+    value = random.choice((*VALUES, f"'{random.choice(PIECES)}'", text(random)))
+    return f"{prefix}{key}={value}" if random.random() < 0.97 else f"{prefix}{key}"
+
+
+@pytest.mark.parametrize("count", BOTH)
+def test_random_overrides(resolve, count):
+    random = Random(23)
+    for _ in range(count):
+        overrides = [random_override(random) for _ in range(random.choice((1, 1, 2, 3)))]
+        try:
+            resolve(overrides)
+        except Exception as error:
+            try:
+                require_one_line(error)
+            except AssertionError as wrong:
+                raise AssertionError(f"{[line[:200] for line in overrides]}: {str(wrong)[:500]}") from error
+    assert not os.path.exists("up")
