@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import yaml
 from PIL import Image
-from safetensors import SafetensorError
 
 from scalecrafter.pipeline import dtype_argument
 from scalecrafter.png import DTYPES, metadata, read_image, read_metadata, save_png
@@ -50,9 +49,11 @@ def load_pipeline(arguments: argparse.Namespace) -> Any:
         pipe = kinds[arguments.command].from_pretrained(arguments.model, **options)
         if arguments.lora is not None:
             pipe.load_lora_weights(arguments.lora, use_safetensors=True)
-    except SafetensorError as error:
+    except OSError:  # it is not there, or cannot be fetched, as the hub's library explains
+        raise
+    except Exception as error:  # whatever the libraries raise, the cause is one of these files
         raise ValueError(
-            f"a weights file of {arguments.model} or the LoRA is damaged ({error}): copy or download it again"
+            f"a file of {arguments.model} or the LoRA is damaged or of another model ({error}): copy or download it again"
         ) from error
     if arguments.scheduler is not None:
         pipe.scheduler = find_scheduler(pipe, arguments.scheduler).from_config(pipe.scheduler.config)

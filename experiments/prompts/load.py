@@ -83,7 +83,7 @@ def read_manifest(path: Path, limit: int | None) -> list[Prompt]:
     for number, line in enumerate(manifest_bytes(path).splitlines()[:limit], start=1):
         prompt = parse_prompt(line)
         if prompt is None:
-            raise ValueError(f"line {number} of {path} has no valid id (1 to 128 letters, digits, - and _) or no prompt")
+            raise ValueError(f"line {number} of {path} has no valid id (128 letters, digits, - and _) or no prompt")
         if prompt.id in prompts:
             raise ValueError(f"line {number} of {path} repeats the id {prompt.id}")
         prompts[prompt.id] = prompt

@@ -13,10 +13,11 @@ import pandas as pd
 import yaml
 
 from experiments.sampling.manifest import Record, read_records
+from experiments.scoring.stored import is_changed
 from experiments.setup.architecture import Model, open_architecture, open_model
 from experiments.setup.compose import compose_config
 from experiments.setup.grid import Grid
-from experiments.setup.identity import ENVIRONMENT, find_recorded, read_identity
+from experiments.setup.identity import find_recorded, read_identity, recorded_environment
 from experiments.setup.models import ModelSource
 from experiments.setup.runs import Run, build_run
 
@@ -111,7 +112,9 @@ def read_scores(path: Path) -> dict[str, Any]:
         scores = json.loads(path.read_bytes())
         if not {"n", "protocol"} <= scores.keys():
             raise ValueError("no n or protocol")
-    except (ValueError, AttributeError) as error:
+        if is_changed(scores):
+            raise ValueError("it was changed after it was written")
+    except (ValueError, AttributeError, RecursionError) as error:
         advice = "run python -m experiments.score with the options of the run"
         raise DamagedScores(f"{path} is damaged ({error}): {advice}") from error
     return scores
@@ -190,11 +193,10 @@ def shared_records(folders: Sequence[Path], limit: int) -> list[list[Record]]:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """What a run says about itself: ``identity`` (all that decides its pixels) and ``environment`` (versions)."""
-    return {
-        "identity": read_identity(folder),
-        "environment": json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")),
-    }
+    """What a run says about itself: ``identity`` (all that decides its pixels) and ``environment`` (versions; none
+    if its file is damaged).
+    """
+    return {"identity": read_identity(folder), "environment": recorded_environment(folder) or {}}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,15 +119,26 @@ def with_error(value: float, error: float, name: str) -> str:
 
 
 def markdown(shown: pd.DataFrame) -> str:
-    """The readable table as Markdown."""
-    return shown.to_markdown(index=False, disable_numparse=True)
+    """The readable table as Markdown; what would end a cell or be HTML is escaped."""
+    return shown.map(cell).rename(columns=cell).to_markdown(index=False, disable_numparse=True)
+
+
+def cell(value: Any) -> Any:
+    """A text on one line, in which nothing is markup of a table."""
+    return re.sub(r"([|<])", r"\\\1", plain(value)) if isinstance(value, str) else value
+
+
+def plain(text: str) -> str:
+    """A text on one line, without what a terminal or an editor would obey."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
 
 
 def latex(shown: pd.DataFrame) -> str:
     """The readable table as a booktabs tabular (``\\usepackage{booktabs}``); underscores and percent signs escaped."""
     labels = 3 if "variant" in shown else 2
     columns = "l" * labels + "r" * (len(shown.columns) - labels)
-    styler = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+    texts = shown.map(lambda value: plain(value) if isinstance(value, str) else value)
+    styler = texts.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
     text: str = styler.to_latex(hrules=True, column_format=columns)
     for symbol, command in LATEX.items():
         text = text.replace(symbol, command)

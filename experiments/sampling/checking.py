@@ -19,6 +19,7 @@ from experiments.prompts import prompt_seed
 from experiments.sampling.manifest import (
     QUARANTINE,
     Record,
+    first_environment,
     json_line,
     manifest_lines,
     manifests,
@@ -30,7 +31,7 @@ from experiments.sampling.manifest import (
     whole_records,
 )
 from experiments.sampling.shards import gather_shards, shard_folders
-from experiments.setup.identity import ENVIRONMENT, FILE, environment, identity_digest, read_identity
+from experiments.setup.identity import ENVIRONMENT, FILE, identity_digest, read_identity, recorded_environment
 from scalecrafter.settings import is_number
 
 COSTS = {"images", "seconds", "unet_evaluations"}  # what every line of costs has
@@ -57,9 +58,7 @@ def identity_problems(folder: Path) -> Iterator[str]:
             yield f"{FILE}: was changed: the folder's name is that of another run"
     except ValueError:
         yield f"{FILE}: is missing or damaged"
-    try:
-        json.loads((folder / ENVIRONMENT).read_bytes())
-    except (OSError, ValueError):
+    if recorded_environment(folder) is None:
         yield f"{ENVIRONMENT}: is missing or damaged"
 
 
@@ -146,17 +145,7 @@ def repair_images(folder: Path) -> None:
         whole = [line for line in read_lines(folder / name) if is_cost(line)]
         write_atomically(folder / name, "".join(map(json_line, whole)))
     if not (folder / ENVIRONMENT).is_file():
-        write_environment(folder)
-
-
-def write_environment(folder: Path) -> None:
-    """Restore environment.json from the first batch whose line of costs has it."""
-    for path in sorted(folder.glob("costs*.jsonl")):
-        for line in read_lines(path):
-            if environment().keys() <= line.keys():
-                found = {key: line[key] for key in environment()}
-                write_atomically(folder / ENVIRONMENT, json.dumps(found, indent=2) + "\n")
-                return
+        write_atomically(folder / ENVIRONMENT, json.dumps(first_environment(folder), indent=2) + "\n")
 
 
 def bring_back(folder: Path) -> None:

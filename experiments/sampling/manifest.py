@@ -27,6 +27,7 @@ from eval.files import sha256_of_file, sync_folder, write_atomically
 from eval.images import ImageFile
 from eval.index import ImageInfo, confirm, remember
 from experiments.prompts.load import ID, SURROGATE
+from experiments.setup.identity import environment
 
 NAME, QUARANTINE = "manifest.jsonl", "quarantine"
 FEATURES = "features"  # the folder of a run's features, with the index of its images
@@ -160,6 +161,15 @@ def json_line(values: Mapping[str, object]) -> str:
     """A line with its `checksum`, so that a changed digit is noticed as a torn line is."""
     plain = {key: value for key, value in values.items() if key != CRC}
     return json.dumps({**plain, CRC: checksum(plain)}) + "\n"
+
+
+def first_environment(folder: Path) -> Mapping[str, str]:
+    """That of the first batch whose line of costs has it; this process's if there is none."""
+    for path in sorted(folder.glob("costs*.jsonl")):
+        for line in read_lines(path):
+            if environment().keys() <= line.keys():
+                return {key: line[key] for key in environment()}
+    return environment()
 
 
 def merge_manifests(folder: Path, records: list[Record]) -> None:

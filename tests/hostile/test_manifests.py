@@ -1,6 +1,7 @@
 """Manifests, whatever they hold: only lines as they were written count, and nothing outside a run is read or moved."""
 
 import json
+import zlib
 from random import Random
 
 import numpy as np
@@ -18,7 +19,7 @@ from experiments.sampling.manifest import (
     save_image,
 )
 from experiments.scoring.runs import costs_per_image
-from tests.hostile.inputs import BOTH, PIECES, damaged, refused_or_fine, text, writes_only
+from tests.hostile.inputs import BOTH, PIECES, damaged, error_of, text, writes_only
 
 COST = {"images": 1, "seconds": 2.0, "unet_evaluations": 3.5, "batch": 2, "dtype": "float32"}
 
@@ -71,7 +72,9 @@ def test_a_line_names_the_image_of_its_own_id(folder, file):
     assert (folder.parent / "000009.png").is_file()
 
 
-@pytest.mark.parametrize("line", [b"[" * 100_000, b'{"a":' * 50_000, b"\xff", b"NaN", b"1" * 5000, b"\0", b"{}", b"[]"])
+@pytest.mark.parametrize(
+    "line", [b"[" * 100_000, b'{"a":' * 50_000, b"\xff", b"NaN", b"1" * 5000, b"\0", b"{}", b"[]"]
+)
 def test_nonsense_does_not_count(folder, line):
     before = read_records(folder)
     for name in (NAME, "costs.jsonl"):
@@ -90,29 +93,21 @@ def test_older_lines_without_a_checksum_count(folder):
 
 def test_a_line_is_what_was_written(folder):
     assert list(read_lines(folder / "costs.jsonl")) == [COST] * 4
-    assert json_line({"a": 1}) == '{"a": 1, "crc": "b9a0e6a9"}\n' or json.loads(json_line({"a": 1}))["a"] == 1
+    assert json.loads(json_line({"a": 1})) == {"a": 1, "crc": format(zlib.crc32(b'{"a": 1}'), "08x")}
 
 
 def test_every_flipped_bit_is_noticed(folder):
-    """Of a manifest and of costs: what remains is what was written."""
-    before = set(read_records(folder))
-    for name in (NAME, "costs.jsonl"):
+    """What remains of a manifest and of costs is what was written."""
+    records = [record.line() for record in read_records(folder)]
+    for name, written in ((NAME, records), ("costs.jsonl", [COST])):
         whole = (folder / name).read_bytes()
-        for bit in range(0, 8 * len(whole), 7):
+        for bit in range(0, 8 * len(whole), 5):
             changed = bytearray(whole)
             changed[bit // 8] ^= 1 << bit % 8
             (folder / name).write_bytes(changed)
-            lines = list(read_lines(folder / name))
-            if name == NAME:
-                assert all(line in RECORDS(before) for line in lines if set(line) == set(RECORDS(before)[0]))
-            else:
-                assert all(line == COST or "crc" not in line and len(line) > len(COST) for line in lines)
+            for line in read_lines(folder / name):  # with a flip in "crc" itself, there is one more value
+                assert line in written or len(line) > len(written[0])
         (folder / name).write_bytes(whole)
-    assert set(read_records(folder)) == before
-
-
-def RECORDS(records):
-    return [record.line() for record in records]
 
 
 @pytest.mark.parametrize("count", BOTH)
@@ -122,11 +117,11 @@ def test_random_manifests(folder, count):
     for _ in range(count):
         (folder / NAME).write_bytes(damaged(random, whole))
         (folder / "costs.jsonl").write_bytes(damaged(random, costs))
-        with writes_only(folder), refused_or_fine():
+        with writes_only(folder):
             assert set(read_records(folder)) <= before
             costs_per_image(folder)
             check_images(folder)
-            captions(folder, find_images(folder))
+            error_of(lambda: captions(folder, find_images(folder)))
 
 
 @pytest.mark.parametrize("count", BOTH)

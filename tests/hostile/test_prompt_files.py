@@ -8,7 +8,7 @@ import pytest
 
 from experiments.prompts import load_prompts, prompts_identity
 from experiments.prompts.load import ID
-from tests.hostile.inputs import BOTH, LONG, damaged, require_one_line, text, writes_only
+from tests.hostile.inputs import BOTH, LONG, damaged, error_of, text, writes_only
 
 DEEP = "[" * 100_000
 KNOWN = {  # name of the file -> contents
@@ -41,7 +41,15 @@ KNOWN = {  # name of the file -> contents
         '{"annotations": [{"image_id": 1, "id": 1e999, "caption": "a"}]}',
         b"\xff",
     ],
-    "tsv": ["", "Prompt\n", "Prompt\tPrompt\na\tb\n", "x\ty\na\tb\n", "Prompt\n" + "a\t" * 9000, b"Prompt\n\xff\n", "\x00"],
+    "tsv": [
+        "",
+        "Prompt\n",
+        "Prompt\tPrompt\na\tb\n",
+        "x\ty\na\tb\n",
+        "Prompt\n" + "a\t" * 9000,
+        b"Prompt\n\xff\n",
+        "\x00",
+    ],
 }
 CASES = [(kind, content) for kind, contents in KNOWN.items() for content in contents]
 
@@ -66,14 +74,10 @@ def write(path, prompts: list[str], random: Random) -> None:
 def load(path) -> None:
     """Prompts that every later step can use, or one line."""
     source = {"source": "manifest" if path.suffix == ".jsonl" else "file", "path": str(path), "limit": None}
+    prompts = []
     with writes_only():
-        try:
-            prompts = load_prompts(source)
-            prompts_identity(source)
-        except Exception as error:
-            require_one_line(error)
-            assert str(path) in str(error)
-            return
+        error = error_of(lambda: (prompts.extend(load_prompts(source)), prompts_identity(source)))
+    assert error is None or str(path) in str(error)
     for prompt in prompts:
         assert ID.fullmatch(prompt.id)
         assert len(prompt.id) < 200  # it becomes a file name
