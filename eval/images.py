@@ -54,9 +54,9 @@ class ImageFile:
         try:
             stat = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            stat = None
-        if stat is None or not S_ISREG(stat.st_mode):
-            raise FileNotFoundError(f"image {self} does not exist")
+            raise FileNotFoundError(f"image {self} does not exist") from None
+        if not S_ISREG(stat.st_mode):
+            raise FileNotFoundError(f"image {self} is no file")
         return f"{self} {self.start} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
     def read(self) -> bytes:

@@ -53,7 +53,7 @@ def load_pipeline(arguments: argparse.Namespace) -> Any:
         raise
     except Exception as error:  # whatever the libraries raise, the cause is one of these files
         raise ValueError(
-            f"a file of {arguments.model} or the LoRA is damaged or of another model ({error}): copy or download it again"
+            f"a file of {arguments.model} or the LoRA is damaged or misfits ({error}): copy or download it again"
         ) from error
     if arguments.scheduler is not None:
         pipe.scheduler = find_scheduler(pipe, arguments.scheduler).from_config(pipe.scheduler.config)

@@ -67,7 +67,9 @@ class Settings:
         for name in ("tau", "noise_damped_tau", "dispersed_tau"):
             tau = getattr(self, name)
             if not (type(tau) is int and 0 <= tau <= REFERENCE_STEPS):
-                raise ValueError(f"{name} counts reference steps and must be an integer of 0 to 50, not {short(tau)}")
+                raise ValueError(
+                    f"{name} counts reference steps and must be an integer from 0 to 50, not {short(tau)}"
+                )
         if type(self.progressive) is not bool:
             raise ValueError(f"progressive must be true or false, not {short(self.progressive)}")
         if type(self.dispersed_size) is not int or self.dispersed_size < 5 or self.dispersed_size % 2 == 0:

@@ -72,6 +72,7 @@ def launch(job: Job, arguments: Sequence[str], prepare: Preparation | None = Non
     Raises:
         ValueError: before anything runs, with one line, if the configuration is wrong.
         FileNotFoundError: before anything runs, if ``prepare`` raises it.
+        OSError: nothing can be written to the folder of the runs.
         JobsFailed: after the other jobs, naming those that failed.
     """
     app = hydra.main(config_path=str(schema.CONF), config_name="config", version_base=VERSION_BASE)(with_outcome(job))
@@ -90,9 +91,12 @@ def launch(job: Job, arguments: Sequence[str], prepare: Preparation | None = Non
     # The folder is settled here, where its outcomes are read afterwards.
     settled = [f"hydra.run.dir='{grid.output}'", *([] if grid.skip is None else [skip_override(grid.skip)])]
     sys.argv[1:] = [*overrides, *settled, *(["-m"] * multirun)]
+    os.environ.setdefault(
+        "HYDRA_FULL_ERROR", "1"
+    )  # an error of Hydra itself is raised, as by a full disk, not printed
     try:
         app()
-    except SystemExit:
+    except (SystemExit, CompactHydraException):
         if not list(grid.output.glob(f"**/{OUTCOME}")):
             raise
     folders = [path for path in grid.output.iterdir() if path.name.isdecimal()] if multirun else [grid.output]

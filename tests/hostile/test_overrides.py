@@ -1,6 +1,7 @@
 """Overrides, whatever they hold: a run, or one line; classes of this project alone, and no file anywhere else."""
 
 import os
+import sys
 from random import Random
 
 import pytest
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 from experiments.setup.architecture import open_architecture
 from experiments.setup.compose import compose_config, plain_values
 from experiments.setup.grid import read_grid
+from experiments.setup.launch import launch
 from experiments.setup.runs import build_run
 from experiments.setup.schema import Config
 from tests.hostile.inputs import BOTH, PIECES, error_of, text, writes_only
@@ -29,8 +31,8 @@ TARGETS = [
 ]
 PLACES = [
     "method.object={{_target_: '{}'}}",
-    "method.object={{_target_: baselines.direct.Direct, x: {{_target_: '{}'}}}}",
-    "method.object={{_target_: baselines.direct.Direct, x: [{{_target_: '{}'}}]}}",
+    "+method.object.x={{_target_: '{}'}}",
+    "+method.object.x=[{{a: {{_target_: '{}'}}}}]",
     "method.object._target_='{}'",
     "model.distance={{_target_: '{}'}}",
     "+model.settings={{a: {{_target_: '{}'}}}}",
@@ -72,7 +74,7 @@ def resolve(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize("place", PLACES)
 def test_only_classes_of_this_project_are_instantiated(tiny, place):
     for target in TARGETS:
-        with pytest.raises(ValueError, match="_target_|Error|grammar|mismatched|token|extraneous|Union|convert|annot"):
+        with pytest.raises(ValueError, match="_target_ names a class in a module of baselines"):
             plain_values(compose_config([*tiny, place.format(target)]))
 
 
@@ -110,7 +112,7 @@ def test_names_lead_to_no_other_folder(resolve, node):
         "a|b",
         "a" * 300,
     ):
-        with pytest.raises(ValueError, match=rf"{node}.name is 1 to 100 letters|mismatched|token|LexerNoViable"):
+        with pytest.raises(ValueError, match=rf"{node}.name is 1 to 100 letters"):
             resolve([f"{node}.name={name}" if name == "''" else f"{node}.name='{name}'"])
     resolve([f"{node}.name=My-own_1.5"])
 
@@ -154,3 +156,13 @@ def test_random_overrides(resolve, count):
         overrides = [random_override(random) for _ in range(random.choice((1, 1, 2, 3)))]
         error_of(lambda overrides=overrides: resolve(overrides))
     assert not os.path.exists("up")
+
+
+def test_folders_that_cannot_be_written_are_one_line(tmp_path, capsys, monkeypatch):
+    """As on a disk that is full or read-only: Hydra's own logs are the first that need room."""
+    monkeypatch.setattr(sys, "argv", ["test"])
+    (tmp_path / "file").write_text("in the way")
+    for line in (["method=direct"], ["-m", "method=direct,upscale"]):
+        with pytest.raises(OSError, match="file"):
+            launch(print, [*line, f"paths.runs={tmp_path / 'file'}/runs"])
+    assert "Traceback" not in capsys.readouterr().err
