@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from pandas.api.types import is_numeric_dtype
 
 from experiments.sampling.manifest import Record, read_records
 from experiments.scoring.stored import is_changed
@@ -21,6 +22,7 @@ from experiments.setup.identity import find_recorded, read_identity, recorded_en
 from experiments.setup.models import ModelSource
 from experiments.setup.runs import Run, build_run
 
+PATTERNS = {"run": r"[A-Za-z0-9][^/\\]*", "scores": r"scores/[^/\\]+\.json", "size": r"[0-9]+x[0-9]+"}
 COLUMNS = {"model", "resolution", "size", "method", "variant", "n", "run", "scores"}
 
 Column = tuple[str, Path]  # of a gallery: its title and the run folder
@@ -138,7 +140,16 @@ def read_table(path: Path) -> pd.DataFrame:
     if lacking or table.empty:
         raise ValueError(f"{path} has no {', '.join(lacking) or 'rows'}: create it again with {command}")
     table["variant"] = table["variant"].fillna("")
+    if wrong := [name for name in table if not is_column(name, table[name])]:
+        raise ValueError(f"{path} was changed in {', '.join(wrong)}: create it again with {command}")
     return table
+
+
+def is_column(name: str, values: pd.Series) -> bool:
+    """Whether a column holds what it should: names of folders and files inside them, other texts, or numbers."""
+    if name in PATTERNS:
+        return bool(values.astype(str).str.fullmatch(PATTERNS[name]).all())
+    return name in COLUMNS - {"n"} or is_numeric_dtype(values)  # or bool, which counts as one
 
 
 def run_folders(table: pd.DataFrame, runs: Path) -> list[Path]:

@@ -129,6 +129,9 @@ PLACES = [
 ]
 
 
+NEEDLESS = ["runs/*-scalecrafter-*/features"]  # of a run that is scored
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("place", PLACES)
 def test_a_file_in_the_place_of_a_folder(whole, expected, tmp_path, place):
@@ -138,8 +141,8 @@ def test_a_file_in_the_place_of_a_folder(whole, expected, tmp_path, place):
     away = tmp_path / "away"
     path.rename(away)
     path.write_text("in the way")
-    with pytest.raises((ValueError, OSError), match=path.name):
-        experiment.resume()
+    error = error_of(experiment.resume)
+    assert path.name in str(error) if place not in NEEDLESS else error is None
     path.unlink()
     away.rename(path)
     experiment.resume()

@@ -15,9 +15,10 @@ from PIL import Image
 from experiments import report
 from experiments.results.artefacts import write_images, write_table
 from experiments.results.galleries import FONT, fitting, write_grid
+from experiments.results.html_table import table_view
 from experiments.results.reading import read_table
 from experiments.results.score_table import latex, markdown
-from tests.hostile.inputs import BOTH, LONG, PIECES, text
+from tests.hostile.inputs import BOTH, LONG, PIECES, damaged, error_of, text
 
 NAMES = [
     "|",
@@ -76,6 +77,25 @@ def test_tables_charts_and_galleries_are_drawn(renamed, tmp_path, name):
     assert len(rows) == 2
     for path in tmp_path.glob("*.png"):
         Image.open(path).load()
+
+
+@pytest.mark.parametrize("count", BOTH)
+def test_damaged_tables(finished, tmp_path, count):
+    random, path = Random(14), tmp_path / "ablate_tau.csv"
+    whole = (finished / "results/ablate_tau.csv").read_bytes()
+    for _ in range(count):
+        path.write_bytes(damaged(random, whole))
+        error = error_of(lambda: table_view(read_table(path)))
+        assert error is None or str(path) in str(error)
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/etc", "..", "", "a/b"])
+@pytest.mark.parametrize("column", ["run", "scores"])
+def test_tables_lead_to_no_other_folder(finished, tmp_path, column, name):
+    table = read_table(finished / "results/ablate_tau.csv")
+    table.assign(**{column: name}).to_csv(tmp_path / "ablate_tau.csv", index=False)
+    with pytest.raises(ValueError, match=f"was changed in {column}: create it again"):
+        read_table(tmp_path / "ablate_tau.csv")
 
 
 class Page(HTMLParser):
