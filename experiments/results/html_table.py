@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results.reading import compared_groups, row_labels
-from experiments.results.score_table import COSTS, SCORES, SHARES
+from experiments.results.reading import COSTS, SCORES, SHARES, compared_groups, row_labels
 
 HEADLINES = {"kid_r": "KID_r", "repetition": "copies beyond one", "seconds_per_image": "seconds per image"}
 

@@ -17,8 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from experiments.results.reading import CONTROLS, compared_groups, row_labels, without_corruptions
-from experiments.results.score_table import SCORES
+from experiments.results.reading import CONTROLS, SCORES, compared_groups, row_labels, without_corruptions
 from experiments.results.style import CHART, COLUMN, INK, method_style, shades
 
 

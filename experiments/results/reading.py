@@ -22,8 +22,20 @@ from experiments.setup.identity import find_recorded, read_identity, recorded_en
 from experiments.setup.models import ModelSource
 from experiments.setup.runs import Run, build_run
 
+SCORES = {
+    "kid_r": "KID_r ↓",
+    "fid_r": "FID_r ↓",
+    "kid_b": "KID_b ↓",
+    "fid_b": "FID_b ↓",
+    "pkid_r": "pKID_r ↓",
+    "pfid_r": "pFID_r ↓",
+    "repetition": "repetition ↓",
+}
+SHARES = {"object_accuracy": "object ↑", "colour_accuracy": "colour ↑"}
+COSTS = {"seconds_per_image": "s/image", "unet_evaluations_per_image": "U-Net evals"}
 PATTERNS = {"run": r"[A-Za-z0-9][^/\\]*", "scores": r"scores/[^/\\]+\.json", "size": r"[0-9]+x[0-9]+"}
-COLUMNS = {"model", "resolution", "size", "method", "variant", "n", "run", "scores"}
+LABELS = {"model", "resolution", "size", "method", "variant", "n", "run", "scores"}
+COLUMNS = {*LABELS, *SCORES, *(f"{name}_{part}" for name in SCORES for part in ("se", "best")), *SHARES, *COSTS}
 
 Column = tuple[str, Path]  # of a gallery: its title and the run folder
 
@@ -136,7 +148,7 @@ def read_table(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype={"variant": str})
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} is not a table ({error}): create it again with {command}") from error
-    lacking = sorted(COLUMNS - set(table.columns))
+    lacking = sorted(LABELS - set(table.columns)) or sorted(COLUMNS - set(table.columns))
     if lacking or table.empty:
         raise ValueError(f"{path} has no {', '.join(lacking) or 'rows'}: create it again with {command}")
     table["variant"] = table["variant"].fillna("")
@@ -148,8 +160,8 @@ def read_table(path: Path) -> pd.DataFrame:
 def is_column(name: str, values: pd.Series) -> bool:
     """Whether a column holds what it should: names of folders and files inside them, other texts, or numbers."""
     if name in PATTERNS:
-        return bool(values.astype(str).str.fullmatch(PATTERNS[name]).all())
-    return name in COLUMNS - {"n"} or is_numeric_dtype(values)  # or bool, which counts as one
+        return bool(values.notna().all() and values.astype(str).str.fullmatch(PATTERNS[name]).all())
+    return name in LABELS - {"n"} or is_numeric_dtype(values)  # or bool, which counts as one
 
 
 def run_folders(table: pd.DataFrame, runs: Path) -> list[Path]:

@@ -14,21 +14,19 @@ import pandas as pd
 from eval.comparisons import indistinguishable_from_best, minimum_detectable_difference
 from eval.score import as_estimate
 from eval.uncertainty import Estimate
-from experiments.results.reading import CONTROLS, FLOOR, RunRow, compared_groups, read_scores
+from experiments.results.reading import (
+    CONTROLS,
+    COSTS,
+    FLOOR,
+    SCORES,
+    SHARES,
+    RunRow,
+    compared_groups,
+    read_scores,
+)
 from experiments.scenes import SEARCH_RECORD
 
-SCORES = {
-    "kid_r": "KID_r ↓",
-    "fid_r": "FID_r ↓",
-    "kid_b": "KID_b ↓",
-    "fid_b": "FID_b ↓",
-    "pkid_r": "pKID_r ↓",
-    "pfid_r": "pFID_r ↓",
-    "repetition": "repetition ↓",
-}
 EXCESS = {"kid_r": "KID_r − real", "pkid_r": "pKID_r − real"}  # shown; the CSV has the excess of every score
-SHARES = {"object_accuracy": "object ↑", "colour_accuracy": "colour ↑"}
-COSTS = {"seconds_per_image": "s/image", "unet_evaluations_per_image": "U-Net evals"}
 PER_GROUP = ("n", "reference", "crops", "crop_reference", "prompts_sha256")  # may differ between `RunRow.group`s
 LATEX = {"±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "−": r"$-$"}
 
