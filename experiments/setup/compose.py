@@ -26,7 +26,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 CLASS = re.compile(r"(.+)\.([A-Z]\w*)")
 OURS = ("baselines.", "experiments.scenes.")  # what ``_target_`` may name: methods, and what they are given
 HYDRAS = ("hydra._internal.core_plugins.", "hydra_plugins.")  # in Hydra's own node: launchers, sweepers
-LOGGING = {"logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter"}
+LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter")
 
 
 @contextmanager

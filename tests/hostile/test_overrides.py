@@ -31,7 +31,7 @@ TARGETS = [
     *("", "baselines", "baselines.nothing.Nothing", "baselines.upscale.torch.hub.Evil", "${oc.env:HOME}"),
     *("[1]", "{a: 1}", "3"),
 ]
-PLACES = ["method.object", "method.object.x", "model.distance", "model.settings.a", "experiment.plot", "seed"]
+PLACES = ["method.object", "method.object.x", "model.distance", "model.settings", "experiment.plot", "seed"]
 HYDRA = [
     "+hydra.callbacks.evil._target_={}",
     "hydra.launcher._target_={}",
