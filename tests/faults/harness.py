@@ -24,6 +24,7 @@ from experiments import reproduce
 from tests import commands
 from tests.tiny import tiny_overrides
 
+PATIENCE = 5 * commands.PATIENCE  # seconds for an experiment, some of them side by side
 SECONDS = "seconds_per_image"  # the one score that differs from run to run
 EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "fcntl.flock"}
 
@@ -89,7 +90,7 @@ def dying(events: int, *arguments: Any) -> None:
 
 def kill_after(process: BaseProcess, seconds: float) -> None:
     """kill -9 once the process has used so much of a CPU, or has ended."""
-    end = time.monotonic() + 5 * commands.PATIENCE
+    end = time.monotonic() + PATIENCE
     while process.is_alive() and time.monotonic() < end:
         try:
             used = sum(psutil.Process(process.pid).cpu_times()[:2])
@@ -99,8 +100,8 @@ def kill_after(process: BaseProcess, seconds: float) -> None:
             process.kill()
             break
         time.sleep(0.005)
-    process.join(commands.PATIENCE)
-    assert process.exitcode is not None
+    process.join(PATIENCE)
+    assert process.exitcode is not None, "gave up waiting"
 
 
 def outcome(experiment: Experiment) -> dict[str, Any]:

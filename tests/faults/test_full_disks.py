@@ -8,8 +8,7 @@ from random import Random
 import pytest
 
 from tests import commands
-from tests.commands import PATIENCE
-from tests.faults.harness import Experiment, outcome
+from tests.faults.harness import PATIENCE, Experiment, outcome
 
 SIZES = [int(1000 * Random(seed).uniform(20, 900)) for seed in range(8)]  # bytes; the whole experiment takes 1 MB
 LIMITS = [60, 300, 700, 3000, 9000]  # bytes of a file

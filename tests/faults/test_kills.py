@@ -5,8 +5,7 @@ from random import Random
 
 import pytest
 
-from tests.commands import PATIENCE
-from tests.faults.harness import Experiment, kill_after, outcome
+from tests.faults.harness import PATIENCE, Experiment, kill_after, outcome
 
 EVENTS = 190  # changes of files in an experiment without faults, rounded up
 SECONDS = 6.0  # of a CPU that it takes, rounded up
