@@ -13,13 +13,23 @@ def server_of_experiments():
 
 
 @pytest.fixture(scope="session")
-def whole(pipe_folder, tmp_path_factory):
-    """The finished experiment; not to be changed."""
-    from tests.faults.harness import Experiment
+def finished_and_length(pipe_folder, tmp_path_factory):
+    from tests.faults.harness import Experiment, measured
 
     experiment = Experiment(pipe_folder, tmp_path_factory.mktemp("whole"))
-    experiment.resume()
-    return experiment
+    return experiment, measured(experiment)
+
+
+@pytest.fixture(scope="session")
+def whole(finished_and_length):
+    """The finished experiment; not to be changed."""
+    return finished_and_length[0]
+
+
+@pytest.fixture(scope="session")
+def length(finished_and_length):
+    """Its `Length`."""
+    return finished_and_length[1]
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,13 @@ class Experiment:
 
     @property
     def overrides(self) -> list[str]:
-        small = ["prompts.limit=3", "metrics.crops=null", "metrics.reference_count=4", "batch_size=1"]
+        small = [
+            "experiment.plot.y=[kid_r]",
+            "prompts.limit=3",
+            "metrics.crops=null",
+            "metrics.reference_count=4",
+            "batch_size=1",
+        ]
         grid = ["experiment=ablate_tau", "resolution=x4", "scalecrafter.tau=0,50"]
         return [*grid, *tiny_overrides(self.pipeline, self.folder), *small, "model.dtype=float32"]
 
@@ -71,21 +77,47 @@ class Experiment:
         return Experiment(self.pipeline, folder)
 
 
+def changes_a_file(event: str, details: tuple[Any, ...]) -> bool:
+    """Whether an audit event is one, or opens a file for writing."""
+    writes = event == "open" and isinstance(details[2], int) and details[2] & (os.O_WRONLY | os.O_RDWR)
+    return bool(writes) or event in EVENTS
+
+
 def dying(events: int, *arguments: Any) -> None:
     """`tests.commands.main` in a process that kills itself before its n-th change of a file."""
     left = events
 
     def count(event: str, details: tuple[Any, ...]) -> None:
         nonlocal left
-        writes = event == "open" and isinstance(details[2], int) and details[2] & (os.O_WRONLY | os.O_RDWR)
-        if writes or event in EVENTS:
+        if changes_a_file(event, details):
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(count)
     commands.main(*arguments)
-    print(events - left, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Length:
+    """How many changes of files and seconds of a CPU an experiment takes."""
+
+    events: int
+    seconds: float
+
+
+def measured(experiment: Experiment) -> Length:
+    """Run it here, and measure that."""
+    counting, events, started = True, 0, time.process_time()
+
+    def count(event: str, details: tuple[Any, ...]) -> None:
+        nonlocal events
+        events += counting and changes_a_file(event, details)
+
+    sys.addaudithook(count)
+    experiment.resume()
+    counting = False
+    return Length(events, time.process_time() - started)
 
 
 def kill_after(process: BaseProcess, seconds: float) -> None:

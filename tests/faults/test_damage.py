@@ -38,7 +38,7 @@ KINDS = {  # what an experiment leaves behind
     "drawn table": "results/ablate_tau.png",
     "gallery": "results/ablate_tau_x4.png",
 }
-SEEDS = 3  # of every kind and damage, in the long suite
+SEEDS = 1  # of every kind and damage, in the long suite
 
 
 def truncate(path, random):

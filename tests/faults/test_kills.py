@@ -7,20 +7,18 @@ import pytest
 
 from tests.faults.harness import PATIENCE, Experiment, kill_after, outcome
 
-EVENTS = 190  # changes of files in an experiment without faults, rounded up
-SECONDS = 6.0  # of a CPU that it takes, rounded up
 BY_EVENT, BY_TIME = 26, 18  # kills of the long suite
 
 
-def moments(seed: int, count: int, largest: float) -> list[float]:
-    """One in each of ``count`` equal parts."""
+def moments(seed: int, count: int) -> list[float]:
+    """As shares of an experiment: a random one in each of ``count`` equal parts."""
     random = Random(seed)
-    return [round((index + random.random()) * largest / count, 3) for index in range(count)]
+    return [round((index + random.random()) / count, 3) for index in range(count)]
 
 
-FIRST = [pytest.param(moment, marks=pytest.mark.faults) for moment in moments(1, BY_EVENT, EVENTS)]
+FIRST = [pytest.param(moment, marks=pytest.mark.faults) for moment in moments(1, BY_EVENT)]
 FIRST[9] = FIRST[9].values[0]  # while the second run is sampled
-THEN = [pytest.param(moment, marks=pytest.mark.faults) for moment in moments(2, BY_TIME, SECONDS)]
+THEN = [pytest.param(moment, marks=pytest.mark.faults) for moment in moments(2, BY_TIME)]
 
 
 def check(experiment, expected, process, record_property):
@@ -32,29 +30,29 @@ def check(experiment, expected, process, record_property):
 
 
 @pytest.mark.parametrize("moment", FIRST)
-def test_killed_at_a_change_of_a_file(pipe_folder, tmp_path, expected, moment, record_property):
+def test_killed_at_a_change_of_a_file(pipe_folder, tmp_path, expected, length, moment, record_property):
     """Before it, so that whatever was to follow is missing."""
     experiment = Experiment(pipe_folder, tmp_path)
-    process = experiment.start_counting(1 + int(moment))
+    process = experiment.start_counting(1 + int(moment * length.events))
     process.join(PATIENCE)
     check(experiment, expected, process, record_property)
 
 
-@pytest.mark.parametrize("seconds", THEN)
-def test_killed_at_a_moment(pipe_folder, tmp_path, expected, seconds, record_property):
+@pytest.mark.parametrize("moment", THEN)
+def test_killed_at_a_moment(pipe_folder, tmp_path, expected, length, moment, record_property):
     experiment = Experiment(pipe_folder, tmp_path)
     process = experiment.start()
-    kill_after(process, seconds)
+    kill_after(process, moment * length.seconds)
     check(experiment, expected, process, record_property)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("seed", range(3))
-def test_killed_again_and_again(pipe_folder, tmp_path, expected, seed, record_property):
+def test_killed_again_and_again(pipe_folder, tmp_path, expected, length, seed, record_property):
     """Until it comes through."""
     experiment, random = Experiment(pipe_folder, tmp_path), Random(seed)
     for _ in range(4):
-        process = experiment.start_counting(random.randint(1, EVENTS // 2))
+        process = experiment.start_counting(random.randint(1, length.events // 2))
         process.join(PATIENCE)
     check(experiment, expected, process, record_property)
 
@@ -74,10 +72,10 @@ def test_processes_at_once(pipe_folder, tmp_path, expected, count):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("seed", range(3))
-def test_processes_at_once_of_which_one_is_killed(pipe_folder, tmp_path, expected, seed, record_property):
+def test_processes_at_once_of_which_one_is_killed(pipe_folder, tmp_path, expected, length, seed, record_property):
     """The other one goes on."""
     experiment = Experiment(pipe_folder, tmp_path)
-    killed, other = experiment.start_counting(Random(seed).randint(20, EVENTS)), experiment.start()
+    killed, other = experiment.start_counting(Random(seed).randint(20, length.events)), experiment.start()
     for process in (killed, other):
         process.join(PATIENCE)
     assert other.exitcode == 0
