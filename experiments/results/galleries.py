@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def fitting(prompt: str, width: int) -> str:
     shown = "".join(letter for letter in " ".join(prompt[:1000].split()) if letter.isprintable())
     if FONT.getlength(shown) <= width:
         return shown
-    kept = bisect(range(len(shown)), width, key=lambda count: FONT.getlength(f"{shown[:count]}…"))
+    kept = bisect(range(len(shown)), width, key=lambda count: math.ceil(FONT.getlength(f"{shown[:count]}…")))
     return f"{shown[: max(0, kept - 1)]}…"
 
 
