@@ -35,7 +35,7 @@ SMOKE_DIR ?= /tmp/scalecrafter-smoke
 # Several processes with one thread each are faster than with all threads each.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup test test-slow lint format type reproduce-table reproduce-table-full ablations gallery report validate-metrics notebooks train-scenes smoke clean
+.PHONY: help setup test test-slow test-faults lint format type reproduce-table reproduce-table-full ablations gallery report validate-metrics notebooks train-scenes smoke clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,10 +61,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 test: $(STAMP) ## Run the tests (no GPU, no network)
-	$(SIDE_BY_SIDE) $(PY) -m pytest -q -m "not slow and not gpu" -n logical --maxprocesses=8 --dist=loadfile
+	$(SIDE_BY_SIDE) $(PY) -m pytest -q -m "not slow and not gpu and not faults" -n logical --maxprocesses=8 --dist=loadfile
 
 test-slow: $(STAMP) ## Run the slow tests
 	$(PY) -m pytest -q -m "slow and not gpu"
+
+test-faults: $(STAMP) ## Kill, damage and fill up experiments, and resume them (docs/reliability.md)
+	$(SIDE_BY_SIDE) $(PY) -m pytest -q tests/faults -n logical --maxprocesses=8
 
 lint: $(STAMP) ## Check style
 	$(PY) -m ruff check .

@@ -64,8 +64,7 @@ def captions(source: Path, images: Sequence[ImageFile]) -> list[str]:
     """
     manifest = source / "manifest.jsonl"
     if manifest.is_file():
-        records = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
-        texts = {str(source / record["file"]): record["prompt"] for record in records}
+        texts = recorded_prompts(manifest)
     else:
         files = {image: image.path.with_suffix(".txt") for image in images if not image.member}
         texts = {str(image): path.read_text(encoding="utf-8") for image, path in files.items() if path.is_file()}
@@ -76,6 +75,20 @@ def captions(source: Path, images: Sequence[ImageFile]) -> list[str]:
     if missing:
         raise ValueError(f"image {missing[0]} has no caption ({len(missing)} have none): put a .txt file beside it")
     return [texts[str(image)] for image in images]
+
+
+def recorded_prompts(manifest: Path) -> dict[str, str]:
+    """Prompts of a run's images, by ``str(image)``; lines that are damaged count for none."""
+    texts = {}
+    for line in manifest.read_bytes().splitlines():
+        try:
+            record = json.loads(line)
+            file, prompt = record["file"], record["prompt"]
+        except (ValueError, TypeError, LookupError, RecursionError):
+            continue
+        if isinstance(file, str) and isinstance(prompt, str):
+            texts[str(manifest.parent / file)] = prompt
+    return texts
 
 
 def shard_captions(shard: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Protocol
 
 import numpy as np
@@ -14,8 +15,6 @@ from PIL import Image, ImageOps
 ORIENTATION = 0x0112  # EXIF tag
 ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L")
-# What Pillow raises on damaged files.
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class LazyImage(Protocol):
@@ -54,8 +53,10 @@ class ImageFile:
     def stamp(self) -> str:
         try:
             stat = self.path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(f"image {self} does not exist") from None
+        if not S_ISREG(stat.st_mode):
+            raise FileNotFoundError(f"image {self} is no file")
         return f"{self} {self.start} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
     def read(self) -> bytes:
@@ -79,7 +80,7 @@ class ImageFile:
                 has_exif = image.format != "PNG" or "exif" in image.info
                 turned = has_exif and image.getexif().get(ORIENTATION) in ROTATED
                 return (width, height) if turned else (height, width)
-        except UNREADABLE as error:
+        except Exception as error:  # of many kinds, as Pillow stumbles over damaged files
             raise unreadable(str(self), error) from error
 
     def pixels(self) -> np.ndarray:
@@ -99,7 +100,7 @@ def decode(content: bytes, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content)) as image:
             return np.array(as_rgb(ImageOps.exif_transpose(image)))
-    except UNREADABLE as error:
+    except Exception as error:  # of many kinds, as Pillow stumbles over damaged files
         raise unreadable(name, error) from error
 
 

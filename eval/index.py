@@ -7,6 +7,7 @@ decaying disk does, keeps the stamp: `confirm` with ``trust=False`` reads every 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from eval.files import write_atomically
 from eval.images import LazyImage
 
-FILE = "index.json"
+FILE, CRC = "index.json", "crc32"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def remember(images: Sequence[LazyImage], infos: Sequence[ImageInfo], cache_dir:
 
 
 def stamp_of(image: LazyImage) -> str | None:
-    """None for an image that does not exist."""
+    """None where there is no file."""
     try:
         return image.stamp()
     except FileNotFoundError:
@@ -101,14 +102,23 @@ def stamp_of(image: LazyImage) -> str | None:
 
 
 def write_index(path: Path, known: Mapping[str, ImageInfo]) -> None:
-    write_atomically(path, json.dumps({stamp: astuple(info) for stamp, info in known.items()}))
+    images = {stamp: astuple(info) for stamp, info in known.items()}
+    write_atomically(path, json.dumps(images | {CRC: checksum(images)}))
+
+
+def checksum(images: Mapping[str, Sequence[object]]) -> int:
+    """CRC-32 of an index, by which one that was changed is noticed; older ones have none."""
+    return zlib.crc32(json.dumps(images).encode())
 
 
 def read_index(path: Path) -> dict[str, ImageInfo]:
     """The cached index; empty if it is missing or damaged, in which case `look_up` rebuilds it."""
     try:
-        return {stamp: ImageInfo(*values) for stamp, values in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        images = json.loads(path.read_bytes())
+        if images.pop(CRC, None) not in (None, checksum(images)):
+            return {}
+        return {stamp: ImageInfo(*values) for stamp, values in images.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from reprlib import repr as short
 from typing import Any
 
 from scalecrafter.redilate import Factor, per_axis
@@ -35,7 +36,7 @@ class Part:
     def __post_init__(self) -> None:
         weights = tuple(self.weights) if isinstance(self.weights, (tuple, list)) else ()
         if len(weights) != 2 or not all(is_number(weight) and 0 <= weight <= 1 for weight in weights):
-            raise ValueError(f"weights of a part are two numbers from 0 to 1, not {self.weights!r}")
+            raise ValueError(f"weights of a part are two numbers from 0 to 1, not {short(self.weights)}")
         table = Settings(**{name: getattr(self.settings, name) for name in OF_TABLES})
         object.__setattr__(self, "settings", table.effective())
         object.__setattr__(self, "weights", weights)
@@ -69,7 +70,7 @@ class Blend(Settings):
 
     def __post_init__(self) -> None:
         if not is_number(self.scale) or self.scale < 1:
-            raise ValueError(f"scale must be a number of at least 1, not {self.scale!r}")
+            raise ValueError(f"scale must be a number of at least 1, not {short(self.scale)}")
         if any(sum(part.weights[axis] for part in self.parts) > 1 + 1e-9 for axis in (0, 1)):
             raise ValueError("the weights of the parts add up to more than 1")
         object.__setattr__(self, "parts", tuple(self.parts))
@@ -146,9 +147,9 @@ def load_blend(values: Mapping[str, Any]) -> Blend:
     options = {name: value for name, value in parsed(given).items() if name in OPTIONS}
     parts = values["parts"]
     if not isinstance(parts, list):
-        raise ValueError(f"parts must be a list, not {parts!r}")
+        raise ValueError(f"parts must be a list, not {short(parts)}")
     for part in parts:
         if not isinstance(part, Mapping) or set(part) != {"settings", "weights"}:
-            raise ValueError(f"a part has settings and weights, not {part!r}")
+            raise ValueError(f"a part has settings and weights, not {short(part)}")
     made = tuple(Part(Settings.load(part["settings"]), part["weights"]) for part in parts)
     return Blend(parts=made, scale=values.get("scale", 1.0), **options)

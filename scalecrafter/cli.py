@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import yaml
 from PIL import Image
-from safetensors import SafetensorError
 
 from scalecrafter.pipeline import dtype_argument
-from scalecrafter.png import metadata, read_metadata, save_png
+from scalecrafter.png import DTYPES, metadata, read_image, read_metadata, save_png
 from scalecrafter.settings import Settings, available_settings
 
 LATENT_PX = 8  # pixels of an image for each of its latent, along a side
@@ -50,9 +49,11 @@ def load_pipeline(arguments: argparse.Namespace) -> Any:
         pipe = kinds[arguments.command].from_pretrained(arguments.model, **options)
         if arguments.lora is not None:
             pipe.load_lora_weights(arguments.lora, use_safetensors=True)
-    except SafetensorError as error:
+    except OSError:  # it is not there, or cannot be fetched, as the hub's library explains
+        raise
+    except Exception as error:  # whatever the libraries raise, the cause is one of these files
         raise ValueError(
-            f"a weights file of {arguments.model} or the LoRA is damaged ({error}): copy or download it again"
+            f"a file of {arguments.model} or the LoRA is damaged or misfits ({error}): copy or download it again"
         ) from error
     if arguments.scheduler is not None:
         pipe.scheduler = find_scheduler(pipe, arguments.scheduler).from_config(pipe.scheduler.config)
@@ -101,8 +102,7 @@ def upscale(arguments: argparse.Namespace) -> None:
     """Enlarge an image, and denoise it at the new size, which is exact: up to 7 rows and columns that the latents need
     besides repeat the last ones, and are cut off again.
     """
-    with Image.open(arguments.image) as opened:
-        image = opened.convert("RGB")
+    image = read_image(arguments.image).convert("RGB")
     width, height = (round(side * arguments.scale) for side in image.size)
     enlarged = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
     padded = np.pad(enlarged, ((0, -height % LATENT_PX), (0, -width % LATENT_PX), (0, 0)), mode="edge")
@@ -124,6 +124,8 @@ def write_images(
     for name in ("steps", "number"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+    if not -(2**63) <= arguments.seed <= 2**63 - arguments.number:
+        raise ValueError(f"--seed is a number of 64 bits, not {arguments.seed}")
     paths = output_paths(arguments)
     pipe = load_pipeline(arguments)
     if arguments.guidance_scale is None:
@@ -184,7 +186,7 @@ def add_sampling(add: Callable[..., Any]) -> None:
     add("--eta", type=float, default=0.0, help="noise of DDIM: 0 to 1 (default: 0)")
     add("--seed", type=int, default=0)
     add("--number", type=int, default=1, help="images, of consecutive seeds (default: 1)")
-    add("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
+    add("--dtype", choices=DTYPES, default="auto")
     add("--out", type=Path, default=Path("image.png"))
     add("--force", action="store_true", help="overwrite existing files")
 
@@ -204,6 +206,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def one_line(error: Exception, longest: int = 4000) -> str:
+    """The message without line ends and what a terminal would obey; its middle is left out if it is longer."""
+    text = " ".join(str(error).split())
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return shown if len(shown) <= longest else f"{shown[: longest // 2]} ... {shown[-longest // 2 :]}"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0, or 2 with one line on stderr."""
     try:
@@ -215,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             upscale(arguments)
     except (ValueError, OSError) as error:
-        print(f"scalecrafter: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"scalecrafter: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

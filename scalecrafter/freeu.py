@@ -7,7 +7,9 @@ backbone channels, which differ from those blocks in Stable Diffusion 1.x and 2.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from reprlib import repr as short
 from typing import Any
 
 import torch
@@ -32,11 +34,12 @@ class FreeU:
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
-            raise ValueError(f"freeu.form must be one of {', '.join(FORMS)}, not {self.form!r}")
+            raise ValueError(f"freeu.form must be one of {', '.join(FORMS)}, not {short(self.form)}")
         for name in ("b1", "b2", "s1", "s2"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-                raise ValueError(f"freeu.{name} must be a number of at least 0, not {value!r}")
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 <= value <= sys.float_info.max:
+                raise ValueError(f"freeu.{name} must be a number of at least 0, not {short(value)}")
 
 
 def freeu_plan(unet: Any, freeu: FreeU) -> dict[str, Amplification]:

@@ -7,11 +7,12 @@ is the full name of one convolution. Where keys overlap, the later one wins.
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from reprlib import repr as short
 from types import MappingProxyType
 from typing import Any
 
@@ -66,13 +67,15 @@ class Settings:
         for name in ("tau", "noise_damped_tau", "dispersed_tau"):
             tau = getattr(self, name)
             if not (type(tau) is int and 0 <= tau <= REFERENCE_STEPS):
-                raise ValueError(f"{name} counts reference steps and must be an integer from 0 to 50, not {tau!r}")
+                raise ValueError(
+                    f"{name} counts reference steps and must be an integer from 0 to 50, not {short(tau)}"
+                )
         if type(self.progressive) is not bool:
-            raise ValueError(f"progressive must be true or false, not {self.progressive!r}")
+            raise ValueError(f"progressive must be true or false, not {short(self.progressive)}")
         if type(self.dispersed_size) is not int or self.dispersed_size < 5 or self.dispersed_size % 2 == 0:
-            raise ValueError(f"dispersed_size must be odd and above 3, not {self.dispersed_size!r}")
+            raise ValueError(f"dispersed_size must be odd and above 3, not {short(self.dispersed_size)}")
         if not is_number(self.dispersion_eta) or self.dispersion_eta < 0:
-            raise ValueError(f"dispersion_eta must be a number of at least 0, not {self.dispersion_eta!r}")
+            raise ValueError(f"dispersion_eta must be a number of at least 0, not {short(self.dispersion_eta)}")
         for name in ("dilation", "noise_damped_dilation"):
             table = {key: checked_factor(key, d) for key, d in getattr(self, name).items()}
             object.__setattr__(self, name, MappingProxyType(table))
@@ -132,6 +135,8 @@ class Settings:
         path = settings_path(str(source))
         try:
             return from_values(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        except RecursionError as error:
+            raise ValueError(f"{path}: nested too deeply to be settings") from error
         except (yaml.YAMLError, ValueError) as error:
             raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
@@ -172,15 +177,16 @@ def parsed(values: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name} must map names of convolutions to factors, not be a {type(table).__name__}")
         arguments[name] = expand(table)
     dispersed = values.get("dispersed") or ()
-    if isinstance(dispersed, (str, Mapping)) or not isinstance(dispersed, Iterable):
-        raise ValueError(f"dispersed must be a list of names of convolutions, not {dispersed!r}")
+    listed = isinstance(dispersed, Iterable) and not isinstance(dispersed, (str, Mapping))
+    if not listed or not all(isinstance(name, str) for name in dispersed):
+        raise ValueError(f"dispersed must be a list of names of convolutions, not {short(dispersed)}")
     arguments["dispersed"] = tuple(expand(dict.fromkeys(dispersed, 1)))
     freeu = values.get("freeu")
     if freeu is not None and not isinstance(freeu, FreeU):
         try:
             arguments["freeu"] = FreeU(**freeu)
         except TypeError:
-            raise ValueError(f"freeu has b1, b2, s1, s2 and form, not {freeu!r}") from None
+            raise ValueError(f"freeu has b1, b2, s1, s2 and form, not {short(freeu)}") from None
     return arguments
 
 
@@ -191,14 +197,14 @@ def dilating(table: Mapping[str, Factor]) -> dict[str, Factor]:
 
 def is_number(value: Any) -> bool:
     """Whether ``value`` is a finite int or float."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def checked_factor(name: str, d: Any) -> Factor:
     """A factor from YAML as floats, a pair only if its two differ; ValueError if it is below 1 or no number."""
     pair = tuple(d) if isinstance(d, (tuple, list)) else (d, d)
     if len(pair) != 2 or not all(is_number(side) and side >= 1 for side in pair):
-        raise ValueError(f"dilation of {name} must be a number of at least 1, or two of them, not {d!r}")
+        raise ValueError(f"dilation of {name} must be a number of at least 1, or two of them, not {short(d)}")
     return float(pair[0]) if pair[0] == pair[1] else (float(pair[0]), float(pair[1]))
 
 

@@ -29,8 +29,9 @@ def read_coco(path: Path) -> dict[str, str]:
         for each in json.loads(path.read_bytes())["annotations"]:
             text = clean_caption(each["caption"])
             image, candidate = each["image_id"], (each["id"], text)
-            if not (type(image) is int and type(each["id"]) is int and image >= 0):
-                raise ValueError("ids are not whole numbers")
+            if not (type(image) is int and type(each["id"]) is int and 0 <= image < 2**63):
+                raise ValueError("ids are not whole numbers of 64 bits")
+            text.encode("utf-8")  # JSON can hold halves of surrogate pairs
             if text and candidate < captions.get(image, (each["id"] + 1, "")):
                 captions[image] = candidate
     except (ValueError, TypeError, LookupError, RecursionError) as error:
@@ -43,13 +44,14 @@ def read_coco(path: Path) -> dict[str, str]:
 
 def read_table(path: Path) -> dict[str, str]:
     """Each different prompt of a table with a header, whose column is called prompt, text or caption, by its hash."""
+    try:
+        path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}): save it as such") from error
     texts: list[str] = []
     broken = 0
     for batch in open_source(path, None).read():
-        try:
-            texts += [clean_caption(text or "") for text in batch.rows.column("prompt").to_pylist()]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 ({error}): save it as such") from error
+        texts += [clean_caption(text or "") for text in batch.rows.column("prompt").to_pylist()]
         broken += sum(batch.broken.values())
     if broken:
         raise ValueError(f"{broken} rows of {path} have another number of columns than its header: correct them")

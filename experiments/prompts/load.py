@@ -12,7 +12,8 @@ from typing import Any
 from experiments.scenes.renderer.scene import Scene, sample_scenes
 
 KINDS = {".json": "coco", ".tsv": "table"}  # files that are not one prompt per line
-ID = re.compile(r"[A-Za-z0-9_-]+")  # ids become file names
+ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # ids become file names
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair, which JSON can hold and UTF-8 cannot
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,10 @@ def load_prompts(source: dict[str, Any]) -> list[Prompt]:
 
 def read_lines(path: Path, limit: int | None) -> list[Prompt]:
     """The first ``limit`` prompts of a text file with one prompt per line, ignoring empty lines."""
-    lines = [line.strip() for line in file_bytes(path).decode("utf-8").splitlines()]
+    try:
+        lines = [line.strip() for line in file_bytes(path).decode("utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}): save it as such") from error
     texts = [line for line in lines if line][:limit]
     if not texts:
         raise ValueError(f"{path} contains no prompts: write one per line")
@@ -79,7 +83,7 @@ def read_manifest(path: Path, limit: int | None) -> list[Prompt]:
     for number, line in enumerate(manifest_bytes(path).splitlines()[:limit], start=1):
         prompt = parse_prompt(line)
         if prompt is None:
-            raise ValueError(f"line {number} of {path} has no valid id (letters, digits, - and _) or no prompt")
+            raise ValueError(f"line {number} of {path} has no valid id (128 letters, digits, - and _) or no prompt")
         if prompt.id in prompts:
             raise ValueError(f"line {number} of {path} repeats the id {prompt.id}")
         prompts[prompt.id] = prompt
@@ -92,8 +96,8 @@ def parse_prompt(line: bytes) -> Prompt | None:
     """Parse a line of a manifest; None if it is damaged."""
     try:
         row = json.loads(line)
-        valid = bool(ID.fullmatch(row["id"])) and isinstance(row["prompt"], str)
-    except (ValueError, TypeError, KeyError):
+        valid = bool(ID.fullmatch(row["id"])) and not SURROGATE.search(row["prompt"])
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return Prompt(row["id"], row["prompt"]) if valid else None
 

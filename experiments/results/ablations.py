@@ -14,8 +14,16 @@ import pandas as pd
 from eval.comparisons import minimum_detectable_difference
 from eval.score import as_estimate
 from eval.uncertainty import Estimate, interval_of
-from experiments.results.reading import read_description, read_scores, read_table, row_labels, score_files
-from experiments.results.score_table import SCORES, SHARES, markdown, readable
+from experiments.results.reading import (
+    SCORES,
+    SHARES,
+    read_description,
+    read_scores,
+    read_table,
+    row_labels,
+    score_files,
+)
+from experiments.results.score_table import markdown, readable
 from experiments.setup import schema
 from experiments.setup.identity import identity_digest
 

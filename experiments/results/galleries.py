@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from PIL.Image import Image as PILImage
 
 from eval.files import open_atomically
 from experiments.results.reading import Column, shared_records
+from scalecrafter.png import read_image
 
 PROMPTS = 6
 ZOOM_PROMPTS = 3
@@ -38,10 +41,21 @@ def write_grid(titles: Sequence[str], rows: Rows, path: Path) -> None:
             for left, image in zip(lefts, line, strict=True):
                 canvas.paste(image, (left, top))
             top += HEIGHT + GAP
-        pen.text((0, top - GAP / 2), prompt, fill="black", font=FONT)
+        pen.text((0, top - GAP / 2), fitting(prompt, canvas.width), fill="black", font=FONT)
         top += LINE
     with open_atomically(path) as file:
         canvas.save(file, format="PNG")
+
+
+def fitting(prompt: str, width: int) -> str:
+    """One line of a prompt, with an ellipsis where it is too long for so many pixels; without what would reorder or
+    stack characters.
+    """
+    shown = "".join(letter for letter in " ".join(prompt[:1000].split()) if letter.isprintable())
+    if FONT.getlength(shown) <= width:
+        return shown
+    kept = bisect(range(len(shown)), width, key=lambda count: math.ceil(FONT.getlength(f"{shown[:count]}…")))
+    return f"{shown[: max(0, kept - 1)]}…"
 
 
 def at_height(image: PILImage, filter_: Image.Resampling = Image.Resampling.LANCZOS) -> PILImage:
@@ -74,7 +88,7 @@ def read_images(columns: Sequence[Column], prompts: int) -> list[tuple[str, list
     """(prompt, its image in each column) for the first prompts that all columns have."""
     folders = [folder for _, folder in columns]
     return [
-        (records[0].prompt, [Image.open(folder / r.file) for folder, r in zip(folders, records, strict=True)])
+        (records[0].prompt, [read_image(folder / r.file) for folder, r in zip(folders, records, strict=True)])
         for records in shared_records(folders, prompts)
     ]
 

@@ -34,6 +34,7 @@ from experiments.results.reading import (
 )
 from experiments.results.score_table import prompt_counts
 from experiments.results.style import chart_svg, method_style
+from scalecrafter.png import read_image
 
 TEMPLATES = Path(__file__).with_name("templates")
 PROMPTS = {True: 8, False: 4}  # shown of the main table, of an ablation
@@ -44,11 +45,10 @@ QUALITY = 92  # artefacts of methods must not drown in those of compression
 
 def embed_image(path: Path, pixels: float) -> str:
     """A data URI of the image as WebP, downsampled to ``pixels`` if it has more."""
-    with Image.open(path) as image:
-        scale = min(1.0, math.sqrt(pixels / (image.width * image.height)))
-        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        stream = io.BytesIO()
-        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(stream, "WEBP", quality=QUALITY)
+    image, stream = read_image(path), io.BytesIO()
+    scale = min(1.0, math.sqrt(pixels / (image.width * image.height)))
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(stream, "WEBP", quality=QUALITY)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.results.field.recipes import RECIPE, shown, varied
-from experiments.results.reading import CONTROLS, compared_groups, row_labels
-from experiments.results.score_table import COSTS, SCORES, SHARES
+from experiments.results.reading import CONTROLS, COSTS, SCORES, SHARES, compared_groups, row_labels
 
 HEADLINES = {"kid_r": "KID_r", "repetition": "copies beyond one", "seconds_per_image": "seconds per image"}
 

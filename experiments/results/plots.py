@@ -17,11 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from experiments.results.reading import CONTROLS, compared_groups, row_labels, without_corruptions
-from experiments.results.score_table import SCORES
+from experiments.results.reading import CONTROLS, SCORES, compared_groups, row_labels, without_corruptions
 from experiments.results.style import CHART, COLUMN, INK, method_style, shades
 
 
+@matplotlib.rc_context({"text.parse_math": False})
 def table_figure(shown: pd.DataFrame, note: str) -> Figure:
     """The readable table as a figure."""
     figure = Figure(figsize=(1.25 * len(shown.columns), 0.32 * (len(shown) + 3)))

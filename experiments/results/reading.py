@@ -11,16 +11,31 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from pandas.api.types import is_numeric_dtype
 
 from experiments.sampling.manifest import Record, read_records
+from experiments.scoring.stored import is_changed
 from experiments.setup.architecture import Model, open_architecture, open_model
 from experiments.setup.compose import compose_config
 from experiments.setup.grid import Grid
-from experiments.setup.identity import ENVIRONMENT, find_recorded, read_identity
+from experiments.setup.identity import find_recorded, read_identity, recorded_environment
 from experiments.setup.models import ModelSource
 from experiments.setup.runs import Run, build_run
 
-COLUMNS = {"model", "resolution", "size", "method", "variant", "n", "run", "scores"}
+SCORES = {
+    "kid_r": "KID_r ↓",
+    "fid_r": "FID_r ↓",
+    "kid_b": "KID_b ↓",
+    "fid_b": "FID_b ↓",
+    "pkid_r": "pKID_r ↓",
+    "pfid_r": "pFID_r ↓",
+    "repetition": "repetition ↓",
+}
+SHARES = {"object_accuracy": "object ↑", "colour_accuracy": "colour ↑"}
+COSTS = {"seconds_per_image": "s/image", "unet_evaluations_per_image": "U-Net evals"}
+PATTERNS = {"run": r"[A-Za-z0-9][^/\\]*", "scores": r"scores/[^/\\]+\.json", "size": r"[0-9]+x[0-9]+"}
+LABELS = {"model", "resolution", "size", "method", "variant", "n", "run", "scores"}
+COLUMNS = {*LABELS, *SCORES, *(f"{name}_{part}" for name in SCORES for part in ("se", "best")), *SHARES, *COSTS}
 
 Column = tuple[str, Path]  # of a gallery: its title and the run folder
 
@@ -111,7 +126,9 @@ def read_scores(path: Path) -> dict[str, Any]:
         scores = json.loads(path.read_bytes())
         if not {"n", "protocol"} <= scores.keys():
             raise ValueError("no n or protocol")
-    except (ValueError, AttributeError) as error:
+        if is_changed(scores):
+            raise ValueError("it was changed after it was written")
+    except (ValueError, AttributeError, RecursionError) as error:
         advice = "run python -m experiments.score with the options of the run"
         raise DamagedScores(f"{path} is damaged ({error}): {advice}") from error
     return scores
@@ -131,11 +148,20 @@ def read_table(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype={"variant": str})
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} is not a table ({error}): create it again with {command}") from error
-    lacking = sorted(COLUMNS - set(table.columns))
+    lacking = sorted(LABELS - set(table.columns)) or sorted(COLUMNS - set(table.columns))
     if lacking or table.empty:
         raise ValueError(f"{path} has no {', '.join(lacking) or 'rows'}: create it again with {command}")
     table["variant"] = table["variant"].fillna("")
+    if wrong := [name for name in table if not is_column(name, table[name])]:
+        raise ValueError(f"{path} was changed in {', '.join(wrong)}: create it again with {command}")
     return table
+
+
+def is_column(name: str, values: pd.Series) -> bool:
+    """Whether a column holds what it should: names of folders and files inside them, other texts, or numbers."""
+    if name in PATTERNS:
+        return bool(values.notna().all() and values.astype(str).str.fullmatch(PATTERNS[name]).all())
+    return name in LABELS - {"n"} or is_numeric_dtype(values)  # or bool, which counts as one
 
 
 def run_folders(table: pd.DataFrame, runs: Path) -> list[Path]:
@@ -190,11 +216,10 @@ def shared_records(folders: Sequence[Path], limit: int) -> list[list[Record]]:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """What a run says about itself: ``identity`` (all that decides its pixels) and ``environment`` (versions)."""
-    return {
-        "identity": read_identity(folder),
-        "environment": json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")),
-    }
+    """What a run says about itself: ``identity`` (all that decides its pixels) and ``environment`` (versions; none
+    if its file is damaged).
+    """
+    return {"identity": read_identity(folder), "environment": recorded_environment(folder) or {}}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,19 @@ from eval.comparisons import indistinguishable_from_best, minimum_detectable_dif
 from eval.score import as_estimate
 from eval.uncertainty import Estimate
 from experiments.results.field.recipes import RECIPE, recipe_cells, recipe_note, recipe_of, varied
-from experiments.results.reading import CONTROLS, FLOOR, RunRow, compared_groups, read_scores
+from experiments.results.reading import (
+    CONTROLS,
+    COSTS,
+    FLOOR,
+    SCORES,
+    SHARES,
+    RunRow,
+    compared_groups,
+    read_scores,
+)
 from experiments.scenes import SEARCH_RECORD
 
-SCORES = {
-    "kid_r": "KID_r ↓",
-    "fid_r": "FID_r ↓",
-    "kid_b": "KID_b ↓",
-    "fid_b": "FID_b ↓",
-    "pkid_r": "pKID_r ↓",
-    "pfid_r": "pFID_r ↓",
-    "repetition": "repetition ↓",
-}
 EXCESS = {"kid_r": "KID_r − real", "pkid_r": "pKID_r − real"}  # shown; the CSV has the excess of every score
-SHARES = {"object_accuracy": "object ↑", "colour_accuracy": "colour ↑"}
-COSTS = {"seconds_per_image": "s/image", "unet_evaluations_per_image": "U-Net evals"}
 PER_GROUP = ("n", "reference", "crops", "crop_reference", "prompts_sha256")  # may differ between `RunRow.group`s
 LATEX = {"±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "−": r"$-$"}
 
@@ -121,15 +120,26 @@ def with_error(value: float, error: float, name: str) -> str:
 
 
 def markdown(shown: pd.DataFrame) -> str:
-    """The readable table as Markdown."""
-    return shown.to_markdown(index=False, disable_numparse=True)
+    """The readable table as Markdown; what would end a cell or be HTML is escaped."""
+    return shown.map(cell).rename(columns=cell).to_markdown(index=False, disable_numparse=True)
+
+
+def cell(value: Any) -> Any:
+    """A text on one line, in which nothing is markup of a table."""
+    return re.sub(r"([|<])", r"\\\1", plain(value)) if isinstance(value, str) else value
+
+
+def plain(text: str) -> str:
+    """A text on one line, without what a terminal or an editor would obey."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
 
 
 def latex(shown: pd.DataFrame) -> str:
     """The readable table as a booktabs tabular (``\\usepackage{booktabs}``); underscores and percent signs escaped."""
     labels = sum(column in ("resolution", "method", "variant", *RECIPE.values()) for column in shown)
     columns = "l" * labels + "r" * (len(shown.columns) - labels)
-    styler = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+    texts = shown.map(lambda value: plain(value) if isinstance(value, str) else value)
+    styler = texts.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
     text: str = styler.to_latex(hrules=True, column_format=columns)
     for symbol, command in LATEX.items():
         text = text.replace(symbol, command)

@@ -69,6 +69,7 @@ CHART: Any = {
     "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
+    "text.parse_math": False,  # a name may have dollar signs
     "svg.fonttype": "none",
     "svg.hashsalt": "scalecrafter",
     "pdf.fonttype": 42,

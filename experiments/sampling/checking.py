@@ -18,6 +18,8 @@ from experiments.prompts import prompt_seed
 from experiments.sampling.manifest import (
     QUARANTINE,
     Record,
+    first_environment,
+    json_line,
     manifest_lines,
     manifests,
     merge_manifests,
@@ -28,7 +30,8 @@ from experiments.sampling.manifest import (
     whole_records,
 )
 from experiments.sampling.shards import gather_shards, shard_folders
-from experiments.setup.identity import ENVIRONMENT, FILE, environment, identity_digest, read_identity
+from experiments.setup.identity import ENVIRONMENT, FILE, identity_digest, read_identity, recorded_environment
+from scalecrafter.settings import is_number
 
 COSTS = {"images", "seconds", "unet_evaluations"}  # what every line of costs has
 
@@ -54,9 +57,7 @@ def identity_problems(folder: Path) -> Iterator[str]:
             yield f"{FILE}: was changed: the folder's name is that of another run"
     except ValueError:
         yield f"{FILE}: is missing or damaged"
-    try:
-        json.loads((folder / ENVIRONMENT).read_bytes())
-    except (OSError, ValueError):
+    if recorded_environment(folder) is None:
         yield f"{ENVIRONMENT}: is missing or damaged"
 
 
@@ -123,7 +124,7 @@ def cost_problems(folder: Path) -> Iterator[str]:
 
 
 def is_cost(values: dict[str, Any]) -> bool:
-    return all(isinstance(values.get(key), (int, float)) for key in COSTS)
+    return all(is_number(values.get(key)) and values[key] >= 0 for key in COSTS)
 
 
 def repair_images(folder: Path) -> None:
@@ -140,19 +141,9 @@ def repair_images(folder: Path) -> None:
     merge_manifests(folder, [record for record in whole_records(folder) if not identity or belongs(record, identity)])
     for name in {problem.split(",")[0] for problem in cost_problems(folder)}:
         whole = [line for line in read_lines(folder / name) if is_cost(line)]
-        write_atomically(folder / name, "".join(json.dumps(line) + "\n" for line in whole))
+        write_atomically(folder / name, "".join(map(json_line, whole)))
     if not (folder / ENVIRONMENT).is_file():
-        write_environment(folder)
-
-
-def write_environment(folder: Path) -> None:
-    """Restore environment.json from the first batch whose line of costs has it."""
-    for path in sorted(folder.glob("costs*.jsonl")):
-        for line in read_lines(path):
-            if environment().keys() <= line.keys():
-                found = {key: line[key] for key in environment()}
-                write_atomically(folder / ENVIRONMENT, json.dumps(found, indent=2) + "\n")
-                return
+        write_atomically(folder / ENVIRONMENT, json.dumps(first_environment(folder), indent=2) + "\n")
 
 
 def bring_back(folder: Path) -> None:

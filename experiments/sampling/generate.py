@@ -9,9 +9,16 @@ from pathlib import Path
 from eval.files import write_atomically
 from experiments.cost.counting import disk_needed
 from experiments.sampling.batches import Progress, generate_missing, no_progress
-from experiments.sampling.manifest import Record, finished_ids, manifests, merge_manifests, read_records
+from experiments.sampling.manifest import (
+    Record,
+    finished_ids,
+    first_environment,
+    manifests,
+    merge_manifests,
+    read_records,
+)
 from experiments.sampling.shards import APART, gather_shards, one_shard, shard_folders, whole_run
-from experiments.setup.identity import ENVIRONMENT, FILE, environment, identity_text
+from experiments.setup.identity import ENVIRONMENT, FILE, identity_text, recorded_environment
 from experiments.setup.runs import Run
 
 
@@ -71,8 +78,8 @@ def prepare_folder(run: Run) -> None:
     (folder / "images").mkdir(parents=True, exist_ok=True)
     if not existing.exists():
         write_atomically(existing, text)
-    if not (folder / ENVIRONMENT).is_file():  # of the first process; costs*.jsonl has that of every batch
-        write_atomically(folder / ENVIRONMENT, (json.dumps(environment(), indent=2) + "\n").encode())
+    if recorded_environment(folder) is None:  # of the first process; costs*.jsonl has that of every batch
+        write_atomically(folder / ENVIRONMENT, json.dumps(first_environment(folder), indent=2) + "\n")
 
 
 def is_complete(run: Run) -> bool:

@@ -13,7 +13,7 @@ import io
 import json
 import logging
 import os
-import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -26,10 +26,12 @@ from PIL import Image
 from eval.files import sha256_of_file, sync_folder, write_atomically
 from eval.images import ImageFile
 from eval.index import ImageInfo, confirm, remember
+from experiments.prompts.load import ID, SURROGATE
+from experiments.setup.identity import environment
 
 NAME, QUARANTINE = "manifest.jsonl", "quarantine"
 FEATURES = "features"  # the folder of a run's features, with the index of its images
-IMAGE_FILE = re.compile(r"images/[^/\\]+")  # nothing outside the run folder
+CRC = "crc"  # of a line: CRC-32 of its other values; older lines have none
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +65,12 @@ def parse_record(values: Mapping[str, Any]) -> Record:
     if lacking := sorted(REQUIRED - values.keys()):
         raise ValueError(f"no record of an image: it has no {', '.join(lacking)}")
     wrong = [key for key, value in values.items() if type(value) is not TYPES.get(key)]
+    if not wrong:
+        wrong = ["id"] * (not ID.fullmatch(values["id"])) + ["prompt"] * bool(SURROGATE.search(values["prompt"]))
     if wrong:
         raise ValueError(f"no record of an image: its {', '.join(wrong)} cannot be")
-    if not IMAGE_FILE.fullmatch(values["file"]):
-        raise ValueError(f"it names {values['file']}, which is not in images/")
+    if values["file"] != f"images/{values['id']}.png":
+        raise ValueError(f"it names {values['file']}, which is not images/{values['id']}.png")
     return Record(**values)
 
 
@@ -136,24 +140,46 @@ def manifest_lines(folder: Path) -> Iterator[Record]:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON lines file; lines that are damaged, or torn by a crash, are skipped."""
+    """The objects of a file of `append_line`; lines that are damaged, or torn by a crash, are skipped."""
     yield from (values for _, values in numbered_lines(path) if values is not None)
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """The number of each line that is not empty, from 1, and its object, None if it is damaged."""
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
         try:
-            values = json.loads(line) if line.strip() else None
-        except ValueError:
-            values = None
-        if line.strip():
-            yield number, values if isinstance(values, dict) else None
+            values = json.loads(line)
+            whole = isinstance(values, dict) and values.pop(CRC, None) in (None, checksum(values))
+        except (ValueError, RecursionError):
+            whole = False
+        yield number, values if whole else None
+
+
+def checksum(values: Mapping[str, object]) -> str:
+    """CRC-32 of a line's values, eight hexadecimal digits."""
+    return f"{zlib.crc32(json.dumps(values).encode()):08x}"
+
+
+def json_line(values: Mapping[str, object]) -> str:
+    """A line with its `checksum`, so that a changed digit is noticed as a torn line is."""
+    plain = {key: value for key, value in values.items() if key != CRC}
+    return json.dumps({**plain, CRC: checksum(plain)}) + "\n"
+
+
+def first_environment(folder: Path) -> Mapping[str, str]:
+    """That of the first batch whose line of costs has it; this process's if there is none."""
+    for path in sorted(folder.glob("costs*.jsonl")):
+        for line in read_lines(path):
+            if environment().keys() <= line.keys():
+                return {key: line[key] for key in environment()}
+    return environment()
 
 
 def merge_manifests(folder: Path, records: list[Record]) -> None:
     """Make one manifest, sorted by id; remove temporary files, and set aside images that no record names."""
-    lines = "".join(json.dumps(record.line()) + "\n" for record in sorted(records, key=lambda r: r.id))
+    lines = "".join(json_line(record.line()) for record in sorted(records, key=lambda r: r.id))
     named = {record.file for record in records}
     for path in [*folder.glob("*.tmp"), *folder.glob("images/*.tmp")]:
         path.unlink()
@@ -162,7 +188,7 @@ def merge_manifests(folder: Path, records: list[Record]) -> None:
             set_aside(path, folder)
     for path in folder.glob(f"{QUARANTINE}/*"):
         again = folder / "images" / path.name
-        if again.is_file() and again.read_bytes() == path.read_bytes():
+        if again.is_file() and path.is_file() and again.read_bytes() == path.read_bytes():
             path.unlink()  # generated again, with the same bytes
     write_atomically(folder / NAME, lines.encode())
     for path in manifests(folder):
@@ -216,7 +242,7 @@ def append_line(path: Path, values: Mapping[str, object]) -> None:
     with path.open("ab+") as stream:
         if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
             stream.write(b"\n")
-        stream.write(json.dumps(values).encode() + b"\n")
+        stream.write(json_line(values).encode())
         stream.flush()
         os.fsync(stream.fileno())
     if new:

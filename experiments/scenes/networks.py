@@ -60,7 +60,7 @@ def load_network(network: nn.Module, path: Path) -> str:
         raise FileNotFoundError(f"scenes network not found at {path}: {advice}")
     try:
         network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, ValueError, LookupError, OSError) as error:
         raise ValueError(f"scenes network at {path} is damaged: {advice}") from error
     network.eval().requires_grad_(False)
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -22,6 +22,7 @@ from eval.repetition import CopyCounter
 from eval.score import as_metrics, check_names, score_alone, score_features
 from eval.uncertainty import MINIMUM_IMAGES, estimate_mean
 from experiments.sampling.batches import Progress, no_progress
+from experiments.sampling.checking import is_cost
 from experiments.sampling.generate import generate_run, is_complete
 from experiments.sampling.manifest import FEATURES, Record, images_digest, prompts_digest, read_lines, read_records
 from experiments.scenes.scene_counter import SceneCounter
@@ -216,7 +217,8 @@ def window_repetition(images: Sequence[ImageFile], extractor: FeatureExtractor, 
 
 def costs_per_image(folder: Path) -> dict[str, float]:
     """Seconds and U-Net evaluations of one image, averaged over all batches that were generated."""
-    entries = [entry for path in sorted(folder.glob("costs*.jsonl")) for entry in read_lines(path)]
+    lines = [line for path in sorted(folder.glob("costs*.jsonl")) for line in read_lines(path)]
+    entries = [line for line in lines if is_cost(line)]
     images = sum(entry["images"] for entry in entries)
     names = {"seconds": "seconds_per_image", "unet_evaluations": "unet_evaluations_per_image"}
     return {name: round(sum(e[key] for e in entries) / images, 3) for key, name in names.items()} if images else {}

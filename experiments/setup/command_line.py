@@ -19,8 +19,15 @@ def command(action: Callable[[Sequence[str]], object]) -> None:
         print(stop, file=sys.stderr)
         sys.exit(128 + stop.number)
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def one_line(error: Exception, longest: int = 4000) -> str:
+    """The message without line ends and what a terminal would obey; its middle is left out if it is longer."""
+    text = " ".join(str(error).split())
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return shown if len(shown) <= longest else f"{shown[: longest // 2]} ... {shown[-longest // 2 :]}"
 
 
 def overrides_of(arguments: Sequence[str], name: str, description: str) -> list[str]:

@@ -1,10 +1,17 @@
-"""From a command line to a configuration: Hydra's composition, with errors of one line."""
+"""From a command line to a configuration: Hydra's composition, with errors of one line.
+
+A command line may come from somebody else, as a sweep does. What it names becomes part of files' names, and is checked
+for that; and it instantiates classes of this project alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -16,8 +23,26 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.setup import schema
 
 VERSION_BASE = "1.3"
+NAMED = ("model", "method", "resolution", "experiment")  # nodes whose name becomes part of files' names
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+CLASS = re.compile(r"(.+)\.([A-Z]\w*)")
+OURS = ("baselines.", "experiments.scenes.")  # what ``_target_`` may name: methods, and what they are given
+HYDRAS = ("hydra._internal.core_plugins.", "hydra_plugins.")  # in Hydra's own node: launchers, sweepers
+LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter")
 
 
+@contextmanager
+def explained() -> Iterator[None]:
+    """Errors of Hydra and OmegaConf as ValueErrors of one line."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(explain(error)) from error
+    except RecursionError as error:
+        raise ValueError("the overrides are nested too deeply") from error
+
+
+@explained()
 def compose_config(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
     """The configuration for a command line of one run.
 
@@ -28,12 +53,13 @@ def compose_config(overrides: Sequence[str], *, with_hydra: bool = False) -> Dic
     Raises:
         ValueError: one line that names the key or group and what exists.
     """
-    try:
-        if GlobalHydra.instance().is_initialized():  # inside a job
-            return compose("config", list(overrides), return_hydra_config=with_hydra)
-        return deepcopy(_composed(str(schema.CONF), tuple(overrides), with_hydra))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(explain(error)) from error
+    if GlobalHydra.instance().is_initialized():  # inside a job
+        config = compose("config", list(overrides), return_hydra_config=with_hydra)
+    else:
+        config = deepcopy(_composed(str(schema.CONF), tuple(overrides), with_hydra))
+    if with_hydra:
+        check_hydra(config.hydra)
+    return config
 
 
 @lru_cache(maxsize=256)
@@ -53,9 +79,52 @@ def explain(error: Exception) -> str:
     return " ".join(" ".join(kept).split())
 
 
+@explained()
 def plain_values(config: DictConfig) -> dict[str, Any]:
-    """The configuration with interpolations resolved; ValueError that names the key if a value is missing."""
+    """The configuration with interpolations resolved; ValueError that names the key if a value is missing, is a name
+    that no file can have, or a class that is not this project's.
+    """
+    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
+    for node in NAMED:
+        check_name(node, values[node]["name"])
+    for key, found in found_keys(values):
+        if key.rpartition(".")[2] == "_target_" and not is_class_of(found, OURS):
+            raise ValueError(f"{key} names a class in a module of baselines or experiments.scenes, not {found!r}")
+    return values
+
+
+def check_name(node: str, name: str | None) -> None:
+    """ValueError for a name that leads to another folder, or that a spreadsheet takes for a formula."""
+    if not NAME.fullmatch(str(name)) and (node, name) != ("experiment", None):
+        raise ValueError(f"{node}.name is 1 to 100 letters, digits, -, _ and ., not {name!r}")
+
+
+def check_hydra(node: DictConfig) -> None:
+    """ValueError for a class in Hydra's own node that neither Hydra nor its plugins have, and for handlers of logs
+    that are more than that.
+    """
+    for key, found in found_keys(OmegaConf.to_container(node)):
+        last = key.rpartition(".")[2]
+        if last == "_target_" and found is not None and not str(found).startswith(HYDRAS):
+            raise ValueError(f"hydra.{key} names a class of Hydra or its plugins, not {found!r}")
+        if "logging." in key and (last == "()" or last == "class" and found not in LOGGING):
+            raise ValueError(f"hydra.{key} names a handler or formatter of Python's logging, not {found!r}")
+
+
+def found_keys(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of nested mappings and lists as a path, and its value."""
+    pairs = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in pairs:
+        yield f"{prefix}{key}", value
+        yield from found_keys(value, f"{prefix}{key}.")
+
+
+def is_class_of(target: Any, packages: tuple[str, ...]) -> bool:
+    """Whether it is the name of a class in a module of these packages, and not of something that they import."""
+    match = CLASS.fullmatch(target) if isinstance(target, str) else None
+    if match is None or not match[1].startswith(packages):
+        return False
     try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        raise ValueError(explain(error)) from error
+        return find_spec(match[1]) is not None
+    except (ImportError, ValueError):
+        return False

@@ -19,10 +19,9 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.setup.compose import compose_config, explain
+from experiments.setup.compose import check_name, compose_config, explained
 
 OWN_COLUMNS = ("resolution", "method")  # every other key of a grid is part of the variant
 DEFAULT = "table1"
@@ -57,12 +56,10 @@ def named_experiment(overrides: Sequence[str], default: str = DEFAULT) -> list[s
     return list(overrides) if named else [f"experiment={default}", *overrides]
 
 
+@explained()
 def read_grid(overrides: Sequence[str]) -> Grid:
     """The rows of a command line; ValueError with one line for what cannot be parsed or composed."""
-    try:
-        given = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ValueError(explain(error)) from error
+    given = OverridesParser.create().parse_overrides(list(overrides))
     fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
     config = compose_config(fixed, with_hydra=True)
     axes = grid_axes(config)
@@ -78,6 +75,7 @@ def read_grid(overrides: Sequence[str]) -> Grid:
         if not left_out(skip, values):
             line = tuple(f"{key}={value}" for key, value in values.items())
             rows.setdefault(line, ", ".join(label(key, values[key]) for key in labelled))
+    check_name("experiment", config.experiment.name)
     plot = OmegaConf.to_container(config.experiment.plot) if config.experiment.plot else None
     return Grid(
         name=config.experiment.name or "runs",

@@ -82,6 +82,15 @@ def environment() -> Mapping[str, str]:
     return {"python": platform.python_version(), "device": device, **found}
 
 
+def recorded_environment(folder: Path) -> dict[str, str] | None:
+    """What a run folder records of it; None if that is missing or damaged."""
+    try:
+        found = json.loads((folder / ENVIRONMENT).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def identity_digest(values: dict[str, Any]) -> str:
     """Hex SHA-256 of plain values, independent of the order of keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -99,7 +108,7 @@ def read_identity(folder: Path) -> dict[str, Any]:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict) or not {"model", "method", "size"} <= found.keys():
             raise ValueError("no model, method or size")
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{folder} is not a run folder of this version ({error}): move it away") from error
     return found
 

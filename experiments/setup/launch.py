@@ -27,6 +27,7 @@ from omegaconf import DictConfig
 
 from eval.files import write_atomically
 from experiments.setup import schema
+from experiments.setup.command_line import one_line
 from experiments.setup.compose import VERSION_BASE, compose_config, plain_values
 from experiments.setup.grid import Grid, left_out, read_grid, skip_override, skip_rules
 from experiments.setup.processes import torchrun_rank
@@ -71,6 +72,7 @@ def launch(job: Job, arguments: Sequence[str], prepare: Preparation | None = Non
     Raises:
         ValueError: before anything runs, with one line, if the configuration is wrong.
         FileNotFoundError: before anything runs, if ``prepare`` raises it.
+        OSError: nothing can be written to the folder of the runs.
         JobsFailed: after the other jobs, naming those that failed.
     """
     app = hydra.main(config_path=str(schema.CONF), config_name="config", version_base=VERSION_BASE)(with_outcome(job))
@@ -89,9 +91,12 @@ def launch(job: Job, arguments: Sequence[str], prepare: Preparation | None = Non
     # The folder is settled here, where its outcomes are read afterwards.
     settled = [f"hydra.run.dir='{grid.output}'", *([] if grid.skip is None else [skip_override(grid.skip)])]
     sys.argv[1:] = [*overrides, *settled, *(["-m"] * multirun)]
+    os.environ.setdefault(
+        "HYDRA_FULL_ERROR", "1"
+    )  # an error of Hydra itself is raised, as by a full disk, not printed
     try:
         app()
-    except SystemExit:
+    except (SystemExit, CompactHydraException):
         if not list(grid.output.glob(f"**/{OUTCOME}")):
             raise
     folders = [path for path in grid.output.iterdir() if path.name.isdecimal()] if multirun else [grid.output]
@@ -158,7 +163,7 @@ def attempt(job: Job, config: DictConfig) -> Failure | None:
         job(config)
         return None
     except Exception as error:
-        text = " ".join(str(error).split())
+        text = one_line(error)
         expected = isinstance(error, EXPECTED)
         message = text if expected and text else f"{type(error).__name__}: {text}".removesuffix(": ")
         failure = Failure(message, traceback.format_exc(), expected)

@@ -14,7 +14,7 @@ from experiments.results.field import orders
 from experiments.results.field.charts import FADED, charts_of, frontier_chart
 from experiments.results.field.frontier import Paired, places, read_groups
 from experiments.results.field.page import frontier_page
-from experiments.results.score_table import SCORES
+from experiments.results.reading import SCORES
 from tests.tiny import tiny_overrides
 
 N = 20

@@ -139,7 +139,7 @@ DAMAGE = {
     ),
     "foreign file": (
         lambda f: append_line(f / "manifest.jsonl", line_of(f) | {"id": "a", "file": "../../a.png"}),
-        "manifest.jsonl, line 5: it names ../../a.png, which is not in images/",
+        "manifest.jsonl, line 5: it names ../../a.png, which is not images/a.png",
     ),
     "no record": (
         lambda f: append_line(f / "manifest.jsonl", {"id": "000007", "seed": 1}),
@@ -150,7 +150,7 @@ DAMAGE = {
         "manifest.jsonl, line 5: is no record of an image: its seed cannot be",
     ),
     "line of another run": (
-        lambda f: append_line(f / "manifest.jsonl", line_of(f) | {"id": "000007"}),
+        lambda f: append_line(f / "manifest.jsonl", line_of(f) | {"id": "000007", "file": "images/000007.png"}),
         "manifest.jsonl, line 5: is of another run: its size or seed is not this one's",
     ),
     "no manifest": (lambda f: (f / "manifest.jsonl").unlink(), "manifest.jsonl: is missing"),

@@ -13,7 +13,8 @@ import pandas as pd
 from experiments.results.field.frontier import BEHIND, COSTS, FRONTIER, TIED, Difference, Group, Place, read_groups
 from experiments.results.field.orders import orders_section
 from experiments.results.field.recipes import RECIPE, recipe_note, varied
-from experiments.results.score_table import SCORES, markdown, prompt_counts
+from experiments.results.reading import SCORES
+from experiments.results.score_table import markdown, prompt_counts
 
 MARKS = {FRONTIER: "●", TIED: "○", BEHIND: ""}
 WORDS = {"unet_evaluations_per_image": "base-size pairs", "seconds_per_image": "seconds"}
