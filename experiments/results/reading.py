@@ -35,6 +35,7 @@ SHARES = {"object_accuracy": "object ↑", "colour_accuracy": "colour ↑"}
 COSTS = {"seconds_per_image": "s/image", "unet_evaluations_per_image": "U-Net evals"}
 PATTERNS = {"run": r"[A-Za-z0-9][^/\\]*", "scores": r"scores/[^/\\]+\.json", "size": r"[0-9]+x[0-9]+"}
 LABELS = {"model", "resolution", "size", "method", "variant", "n", "run", "scores"}
+TEXTS = LABELS - {"n"} | {"scheduler", "negative_prompt", "freeu", "size_condition"}
 COLUMNS = {*LABELS, *SCORES, *(f"{name}_{part}" for name in SCORES for part in ("se", "best")), *SHARES, *COSTS}
 
 Column = tuple[str, Path]  # of a gallery: its title and the run folder
@@ -161,7 +162,7 @@ def is_column(name: str, values: pd.Series) -> bool:
     """Whether a column holds what it should: names of folders and files inside them, other texts, or numbers."""
     if name in PATTERNS:
         return bool(values.notna().all() and values.astype(str).str.fullmatch(PATTERNS[name]).all())
-    return name in LABELS - {"n"} or is_numeric_dtype(values)  # or bool, which counts as one
+    return name in TEXTS or is_numeric_dtype(values)  # or bool, which counts as one
 
 
 def run_folders(table: pd.DataFrame, runs: Path) -> list[Path]:

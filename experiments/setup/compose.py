@@ -40,6 +40,8 @@ def explained() -> Iterator[None]:
         raise ValueError(explain(error)) from error
     except RecursionError as error:
         raise ValueError("the overrides are nested too deeply") from error
+    except OverflowError as error:
+        raise ValueError(f"a number of the overrides is too large: {error}") from error
 
 
 @explained()
