@@ -16,7 +16,7 @@ from baselines.cascade.sizes import doublings, geometric_sizes, linear_sizes, st
 from baselines.direct import Direct
 from baselines.method import Request, Sampler
 from tests.baselines.cascade import slow
-from tests.tiny import PIPELINES, generate
+from tests.tiny import PIPELINES, generate, tiny_sdxl_pipeline
 
 IMG2IMG = {"sd": diffusers.StableDiffusionImg2ImgPipeline, "sdxl": diffusers.StableDiffusionXLImg2ImgPipeline}
 KINDS = ["epsilon", "v_prediction"]
@@ -193,7 +193,8 @@ def test_each_image_is_encoded_with_its_own_noise(pipe):
     torch.testing.assert_close(again, encode(pipe, vae.decode(plain / factor).sample, None), atol=1e-4, rtol=1e-4)
 
 
-def test_autoencoder_that_overflows_is_float32_for_a_while(pipe):
+def test_autoencoder_that_overflows_is_float32_for_a_while(tmp_path):
+    pipe = tiny_sdxl_pipeline(tmp_path)
     pipe.vae.to(torch.float16)
     pipe.vae.register_to_config(force_upcast=True)
     before = {key: value.clone() for key, value in pipe.vae.state_dict().items()}
