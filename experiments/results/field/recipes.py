@@ -83,6 +83,8 @@ def recipe_note(table: pd.DataFrame) -> str:
     """What all methods share, in one line."""
     rows, different = compared(table), varied(table)
     parts = [
-        f"{RECIPE[name]} {shown(rows[name].iloc[0])}" for name in RECIPE if name in table and name not in different
+        f"{RECIPE[name]} {shown(rows[name].iloc[0])}"
+        for name in RECIPE
+        if name in table and name not in different and (name, rows[name].iloc[0]) != ("size_condition", NONE)
     ]
     return f"Recipe of all rows: {', '.join(parts)}." if parts else ""
