@@ -105,7 +105,7 @@ def test_other_errors_are_no_lack_of_memory(tiny):
 
 # Levels of 255 that an image may differ by from the same in a batch of another size, and the share of values that do:
 # about twice what was measured, which docs/reliability.md quotes.
-BOUNDS = {"float32": (1, 0.001), "bfloat16": (2, 0.02)}
+BOUNDS = {"float32": (1, 0.001), "bfloat16": (2, 0.11)}
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)

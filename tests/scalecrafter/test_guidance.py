@@ -24,7 +24,7 @@ from baselines.scalecrafter import ScaleCrafter
 from scalecrafter import Settings, noise_damped
 from scalecrafter.guidance import HALVES
 from scalecrafter.settings import expand
-from tests.tiny import generate, predict, unet_inputs
+from tests.tiny import generate, predict, tiny_pipeline, unet_inputs
 
 OTHERS = [
     StableDiffusionInstructPix2PixPipeline,
@@ -117,8 +117,11 @@ def test_whether_the_passes_are_the_same_is_decided_at_each_step(pipe, batches):
     assert np.array_equal(*images)
 
 
-def test_the_base_pass_sees_the_adapter_too(pipe):
+def test_the_base_pass_sees_the_adapter_too(tmp_path):
     """A T2I-Adapter's residuals, which the U-Net takes out of the caller's list."""
+    pipe = tiny_pipeline(
+        tmp_path, "sd15"
+    )  # with attention at the levels where an adapter of SD adds before the resizing
     generator = torch.Generator().manual_seed(1)
     shapes = [(4, 8, 16, 16), (4, 16, 8, 8), (4, 16, 4, 4), (4, 16, 2, 2)]
     residuals = [torch.randn(shape, generator=generator) for shape in shapes]
