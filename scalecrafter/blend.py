@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, fields, replace
 from reprlib import repr as short
 from typing import Any
 
+from scalecrafter.checks import is_number
 from scalecrafter.redilate import Factor, per_axis
-from scalecrafter.settings import Settings, is_number, parsed
+from scalecrafter.settings import Settings, parsed
 
 OF_TABLES = ("dilation", "tau", "progressive", "noise_damped_dilation", "noise_damped_tau")
 OPTIONS = ("noise_damped_tau", "dispersed", "dispersed_tau", "dispersed_size", "dispersion_eta", "freeu")

@@ -7,13 +7,14 @@ backbone channels, which differ from those blocks in Stable Diffusion 1.x and 2.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from reprlib import repr as short
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from scalecrafter.checks import is_number
 
 FORMS = ("diffusers", "scalecrafter")
 Amplification = tuple[int, float, float]  # of a resnet's input: backbone channels, b, s
@@ -37,8 +38,7 @@ class FreeU:
             raise ValueError(f"freeu.form must be one of {', '.join(FORMS)}, not {short(self.form)}")
         for name in ("b1", "b2", "s1", "s2"):
             value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 <= value <= sys.float_info.max:
+            if not is_number(value) or value < 0:
                 raise ValueError(f"freeu.{name} must be a number of at least 0, not {short(value)}")
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from scalecrafter.settings import Settings, is_number
+from scalecrafter.checks import is_number
+from scalecrafter.settings import Settings
 
 NOT_STORED = ("out", "number", "force", "source")
 DTYPES = ("auto", "float32", "float16", "bfloat16")

@@ -8,7 +8,6 @@ is the full name of one convolution. Where keys overlap, the later one wins.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from scalecrafter.checks import is_number
 from scalecrafter.freeu import FreeU
 from scalecrafter.redilate import Factor, per_axis
 from scalecrafter.schedule import REFERENCE_STEPS, factors_at
@@ -193,11 +193,6 @@ def parsed(values: Mapping[str, Any]) -> dict[str, Any]:
 def dilating(table: Mapping[str, Factor]) -> dict[str, Factor]:
     """The entries with a factor above one."""
     return {name: factor for name, factor in table.items() if per_axis(factor) != (1, 1)}
-
-
-def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite int or float."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def checked_factor(name: str, d: Any) -> Factor:

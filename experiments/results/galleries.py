@@ -12,6 +12,7 @@ from PIL.Image import Image as PILImage
 
 from eval.files import open_atomically
 from experiments.results.reading import Column, shared_records
+from experiments.results.score_table import plain
 from scalecrafter.png import read_image
 
 PROMPTS = 6
@@ -51,7 +52,7 @@ def fitting(prompt: str, width: int) -> str:
     """One line of a prompt, with an ellipsis where it is too long for so many pixels; without what would reorder or
     stack characters.
     """
-    shown = "".join(letter for letter in " ".join(prompt[:1000].split()) if letter.isprintable())
+    shown = plain(prompt[:1000])
     if FONT.getlength(shown) <= width:
         return shown
     kept = bisect(range(len(shown)), width, key=lambda count: math.ceil(FONT.getlength(f"{shown[:count]}…")))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results.field.recipes import RECIPE, shown, varied
-from experiments.results.reading import CONTROLS, COSTS, SCORES, SHARES, compared_groups, row_labels
+from experiments.results.field.recipes import RECIPE, recipe_cell, varied
+from experiments.results.reading import COSTS, SCORES, SHARES, compared_groups, row_labels
 
 HEADLINES = {"kid_r": "KID_r", "repetition": "copies beyond one", "seconds_per_image": "seconds per image"}
 
@@ -39,7 +39,7 @@ def table_cells(row: dict[str, Any], names: Iterable[str]) -> Cells:
             cells[name] = number(row[name], 2)
             cells[name]["text"] = f"{row[name]:.0%}" if cells[name]["value"] else "–"
         elif name in RECIPE:
-            text = "" if row["method"] in CONTROLS else shown(row[name])
+            text = recipe_cell(row["method"], row[name])
             cells[name] = {"value": text, "text": text, "error": "", "best": False}
         else:
             cells[name] = number(row[name], 1 if name == "seconds_per_image" else 0)

@@ -31,7 +31,7 @@ from experiments.sampling.manifest import (
 )
 from experiments.sampling.shards import gather_shards, shard_folders
 from experiments.setup.identity import ENVIRONMENT, FILE, identity_digest, read_identity, recorded_environment
-from scalecrafter.settings import is_number
+from scalecrafter.checks import is_number
 
 COSTS = {"images", "seconds", "unet_evaluations"}  # what every line of costs has
 

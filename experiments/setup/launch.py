@@ -93,7 +93,7 @@ def launch(job: Job, arguments: Sequence[str], prepare: Preparation | None = Non
     sys.argv[1:] = [*overrides, *settled, *(["-m"] * multirun)]
     os.environ.setdefault(
         "HYDRA_FULL_ERROR", "1"
-    )  # an error of Hydra itself is raised, as by a full disk, not printed
+    )  # Hydra raises its errors, as of a full disk, and does not print them
     try:
         app()
     except (SystemExit, CompactHydraException):

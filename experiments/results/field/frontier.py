@@ -14,7 +14,7 @@ from eval.score import as_estimate
 from eval.uncertainty import Estimate, interval_of
 from experiments.results.reading import CONTROLS, compared_groups, read_scores, row_labels, score_files
 
-COSTS = {"unet_evaluations_per_image": "pairs", "seconds_per_image": "seconds"}  # base-size pairs are exact
+COSTS = {"unet_evaluations_per_image": "base-size pairs", "seconds_per_image": "seconds"}  # pairs are exact
 LEVEL = 0.05
 FRONTIER, TIED, BEHIND = "frontier", "tied", "behind"
 

@@ -12,12 +12,11 @@ import pandas as pd
 
 from experiments.results.field.frontier import BEHIND, COSTS, FRONTIER, TIED, Difference, Group, Place, read_groups
 from experiments.results.field.orders import orders_section
-from experiments.results.field.recipes import RECIPE, recipe_note, varied
+from experiments.results.field.recipes import RECIPE, compared, recipe_note, varied
 from experiments.results.reading import SCORES
 from experiments.results.score_table import markdown, prompt_counts
 
 MARKS = {FRONTIER: "●", TIED: "○", BEHIND: ""}
-WORDS = {"unet_evaluations_per_image": "base-size pairs", "seconds_per_image": "seconds"}
 OWN = ("scalecrafter", "scalecrafter_cascade")
 SHARE = 0.6  # of direct inference's cost: the aim of ScaleCrafter's cheaper forms
 HEAD = """# Quality against cost on {models}
@@ -50,7 +49,7 @@ def frontier_page(table: pd.DataFrame, runs: Path, names: Sequence[str]) -> str:
     for group in read_groups(table, runs, names):
         parts += [f"## {group.title} ({group.rows['size'].iloc[0]})", *winners(group), status_table(group)]
         parts += [
-            f"Differences of the methods that are behind, by {WORDS[cost]}:\n\n{text}" for cost, text in losers(group)
+            f"Differences of the methods that are behind, by {COSTS[cost]}:\n\n{text}" for cost, text in losers(group)
         ]
         parts += own_lines(group)
         if text := orders_section(group):
@@ -60,7 +59,7 @@ def frontier_page(table: pd.DataFrame, runs: Path, names: Sequence[str]) -> str:
 
 def recipes_table(table: pd.DataFrame, names: Sequence[str]) -> str:
     """What each method was sampled with, once for each recipe."""
-    rows = table[~table["method"].str.startswith("real")][["method", *names]].drop_duplicates()
+    rows = compared(table)[["method", *names]].drop_duplicates()
     return markdown(rows.rename(columns=RECIPE).astype(str))
 
 
@@ -89,7 +88,7 @@ def winners(group: Group) -> list[str]:
         text += f"not significantly worse: {', '.join(close) or 'none'}."
         for cost in COSTS:
             front = [place for place in group.places(name, cost) if place.status == FRONTIER]
-            text += f" Frontier by {WORDS[cost]}: {', '.join(map(costed, front))}."
+            text += f" Frontier by {COSTS[cost]}: {', '.join(map(costed, front))}."
         found.append(text)
     return found
 

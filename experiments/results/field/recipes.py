@@ -71,8 +71,11 @@ def varied(table: pd.DataFrame) -> dict[str, str]:
 
 def recipe_cells(table: pd.DataFrame, name: str) -> list[str]:
     """The cells of one column; empty for real images."""
-    cells = zip(table["method"], table[name], strict=True)
-    return ["" if method in CONTROLS else shown(value) for method, value in cells]
+    return [recipe_cell(method, value) for method, value in zip(table["method"], table[name], strict=True)]
+
+
+def recipe_cell(method: str, value: Any) -> str:
+    return "" if method in CONTROLS else shown(value)
 
 
 def shown(value: Any) -> str:

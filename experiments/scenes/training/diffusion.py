@@ -77,21 +77,27 @@ def training_latents(vae: AutoencoderKL, sets: Sequence[NDArray[np.uint8]]) -> t
 
 
 def draw_examples(
-    stage: Stage, scenes: Sequence[Scene], timesteps: int, generator: torch.Generator
+    stage: Stage, close: Tensor, timesteps: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw one batch: positions in ``scenes``, timesteps below ``timesteps``, and which captions are to be plain.
+    """Draw one batch: positions in the training set, timesteps below ``timesteps``, and which captions are plain.
+
+    Args:
+        stage: what to draw.
+        close: (N,) bool, which images are close-ups.
+        timesteps: of the training schedule.
+        generator: of all that is drawn.
 
     Returns:
         Three tensors (B,): int64, int64 and bool.
     """
-    shape, close = (stage.schedule.batch,), torch.tensor([scene.zoom > 1 for scene in scenes])
-    index = torch.randint(len(scenes), shape, generator=generator)
+    shape = (stage.schedule.batch,)
+    index = torch.randint(len(close), shape, generator=generator)
     times = torch.randint(timesteps, shape, generator=generator)
     if stage.close_up_share is None:
         return index, times, torch.zeros(shape, dtype=torch.bool)
     wanted = torch.rand(shape, generator=generator) < stage.close_up_share
-    whole, close = (~close).nonzero()[:, 0], close.nonzero()[:, 0]
-    index = torch.where(wanted, close[index % len(close)], whole[index % len(whole)])
+    near, far = close.nonzero()[:, 0], (~close).nonzero()[:, 0]
+    index = torch.where(wanted, near[index % len(near)], far[index % len(far)])
     return index, times, (times < stage.plain_below) & (torch.rand(shape, generator=generator) < PLAIN_SHARE)
 
 
@@ -121,10 +127,11 @@ def train_diffusion(
     tokens = tokens_of([scene.caption for scene in scenes])
     plain_tokens = tokens_of([replace(scene, zoom=1.0).caption for scene in scenes])
     empty = tokens_of([""])
+    close = torch.tensor([scene.zoom > 1 for scene in scenes])
 
     def loss_at(stage: Stage, images: Tensor, step: int) -> Tensor:
         generator = step_generator(stage.schedule, step)
-        index, timesteps, plain = draw_examples(stage, scenes, scheduler.config.num_train_timesteps, generator)
+        index, timesteps, plain = draw_examples(stage, close, scheduler.config.num_train_timesteps, generator)
         dropped = torch.rand(len(index), 1, generator=generator) < CAPTION_DROPOUT
         noise = torch.randn(len(index), *images.shape[1:], generator=generator)
         noisy = scheduler.add_noise(images[index], noise, timesteps)
