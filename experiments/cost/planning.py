@@ -19,7 +19,7 @@ from tqdm import tqdm
 from baselines.clean_images import recomputed, window_gradient
 from baselines.method import Calls, Request
 from baselines.sampler import sampled_as
-from experiments.cost.counting import ELSEWHERE, Cost, cost_of, disk_needed, unet_inputs
+from experiments.cost.counting import ELSEWHERE, Cost, cost_of, disk_needed, evaluations, unet_inputs
 from experiments.cost.planned import PlannedRun, planned_runs
 from experiments.cost.probing import Probe, device_memory, device_name, probe, tokens_of
 from experiments.setup.architecture import Model, fake
@@ -119,6 +119,12 @@ def planned_calls(workload: Workload, images: int) -> list[Calls]:
     with sampled_as(workload.model.shape, workload.sampler):
         calls: list[Calls] = workload.method.calls(workload.model.shape, request)
     return calls
+
+
+def planned_evaluations(workload: Workload, calls: Calls) -> float:
+    """U-Net evaluations of all these calls."""
+    samples = calls.samples + calls.added
+    return calls.times * evaluations(workload.model.shape.unet, samples, calls.height, calls.width)
 
 
 def plan_run(run: PlannedRun) -> Plan:

@@ -20,8 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from baselines.sampler import SCHEDULERS
-from experiments.cost.counting import evaluations
-from experiments.cost.planning import planned_calls
+from experiments.cost.planning import planned_calls, planned_evaluations
 from experiments.demo.sheet import Block, Cell, check_picture, draw_sheet, write_picture
 from experiments.prompts import Prompt
 from experiments.results.reading import CONTROLS
@@ -36,7 +35,7 @@ from scalecrafter.pipeline import training_size
 BUDGET = 100.0  # seconds, so that with its imports the command takes less than two minutes
 FIRST = ("direct", "scalecrafter")
 GRADIENT = 5.0  # time of a call that is differentiated as well, in plain calls: seen with SyncDiffusion on a CPU
-SIDE, CELLS = 193, 8  # pixels of a cell, and cells side by side: 1600 pixels
+SIDE, CELLS = 190, 8  # pixels of a cell, and cells side by side: not quite 1600 pixels
 
 
 @dataclass
@@ -79,10 +78,7 @@ def read_entries(overrides: Sequence[str]) -> list[Entry]:
 
 def planned_work(run: Run) -> tuple[float, float]:
     """U-Net evaluations of an image, and how long they take compared with plain ones."""
-    found = [
-        (each.times * evaluations(run.model.shape.unet, each.samples, each.height, each.width), each.differentiated)
-        for each in planned_calls(run, 1)
-    ]
+    found = [(planned_evaluations(run, each), each.differentiated) for each in planned_calls(run, 1)]
     return sum(e for e, _ in found), sum(e * (GRADIENT if gradient else 1) for e, gradient in found)
 
 
@@ -137,7 +133,7 @@ def brief(seconds: float) -> str:
 def fill(entries: Sequence[Entry], prompt: Prompt, pace: Pace, started: float, budget: float) -> None:
     """Sample what the budget allows, and say of the others what they would take."""
     pending = in_order(entries)
-    with tqdm(unit="eval", bar_format="{desc}: {percentage:3.0f}% {elapsed}, {remaining} left") as bar:
+    with tqdm(desc="preview", bar_format="{desc}{percentage:3.0f}% {elapsed}, {remaining} left") as bar:
         while chosen := pace.fitting(pending, started + budget - time.perf_counter()):
             entry = chosen[0]
             assert entry.run is not None
@@ -152,7 +148,7 @@ def fill(entries: Sequence[Entry], prompt: Prompt, pace: Pace, started: float, b
             bar.update(entry.work)
     for entry in pending:
         needed = f"{entry.resolution}: {entry.evaluations:.0f} evals, about {math.ceil(pace.seconds(entry))} s"
-        entry.cell = Cell(None, f"{needed}: not within the {budget:g} s of this picture")
+        entry.cell = Cell(None, f"{needed}: not within {budget:g} s")
 
 
 def picture_blocks(entries: Sequence[Entry], base: Cell) -> list[Block]:
@@ -177,7 +173,7 @@ def caption(run: Run, prompt: Prompt, budget: float) -> list[str]:
         f'"{prompt.text}" (seed {run.seed}), by the model {run.model.name}, trained at {height}x{width}; {recipe}.',
         "All images are shown at one size; x4, x16: times the training area; evals: calls of the U-Net, in guidance "
         "pairs at the training size.",
-        f"Seconds of one image on {device} in {run.model.dtype}; grey: left out of a picture with {budget:g} s.",
+        f"Seconds of one image on {device} in {run.model.dtype}; grey: not within {budget:g} s.",
     ]
 
 

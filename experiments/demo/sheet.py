@@ -16,8 +16,8 @@ from experiments.results.galleries import fitting
 
 KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 LARGEST = 600_000  # bytes of a JPEG
-GAP, BETWEEN, LINE = 4, 20, 26  # pixels: between cells of a block, between blocks, of a line of text
-TITLE, TEXT = ImageFont.load_default(21), ImageFont.load_default(18)
+GAP, BETWEEN, LINE = 4, 20, 27  # pixels: between cells of a block, between blocks, of a line of text
+TITLE, TEXT = ImageFont.load_default(21), ImageFont.load_default(19)
 INK, GREY, EMPTY = "black", "#555555", "#ececec"
 
 
@@ -43,14 +43,14 @@ def draw_sheet(blocks: Sequence[Block], caption: Sequence[str], side: int, colum
     width, height = cells * (side + GAP) - GAP, side + 2 * LINE
     rows = [blocks[start : start + columns] for start in range(0, len(blocks), columns)]
     columns = max(map(len, rows))
-    size = columns * (width + BETWEEN) - BETWEEN, len(rows) * (height + GAP) + LINE * len(caption)
+    size = columns * (width + BETWEEN) - BETWEEN, len(rows) * (height + BETWEEN // 2) + LINE * len(caption)
     sheet = Image.new("RGB", size, "white")
     for down, row in enumerate(rows):
         for across, block in enumerate(row):
-            draw_block(sheet, block, across * (width + BETWEEN), down * (height + GAP), side)
+            draw_block(sheet, block, across * (width + BETWEEN), down * (height + BETWEEN // 2), side)
     pen = ImageDraw.Draw(sheet)
     for line, text in enumerate(caption):
-        top = len(rows) * (height + GAP) + LINE * line
+        top = len(rows) * (height + BETWEEN // 2) + LINE * line
         pen.text((0, top + LINE / 2), fitting(text, size[0]), fill=INK, font=TEXT, anchor="lm")
     return sheet
 
@@ -63,7 +63,7 @@ def draw_block(sheet: PILImage, block: Block, left: int, top: int, side: int) ->
     for cell in block.cells:
         if cell.image is None:
             pen.rectangle((left, top, left + side - 1, top + side - 1), fill=EMPTY)
-            shown = "\n".join(textwrap.wrap(cell.text, side // 9, max_lines=side // LINE - 1, placeholder="…"))
+            shown = "\n".join(textwrap.wrap(cell.text, side // 10, max_lines=side // LINE - 1, placeholder="…"))
             centre = left + side / 2, top + side / 2
             pen.multiline_text(centre, shown, fill=GREY, font=TEXT, anchor="mm", align="center", spacing=6)
         else:
