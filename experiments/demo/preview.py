@@ -168,7 +168,7 @@ def caption(run: Run, prompt: Prompt, budget: float) -> list[str]:
     scheduler = SCHEDULERS.get(sampler.scheduler or "", type(run.model.shape.scheduler).__name__)
     recipe = f"{scheduler.removesuffix('Scheduler')}, {sampler.steps} steps, guidance {sampler.guidance_scale:g}"
     if not torch.cuda.is_available():
-        device += f" ({torch.get_num_threads()} threads)"
+        device += f", threads: {torch.get_num_threads()},"
     return [
         f'"{prompt.text}" (seed {run.seed}), by the model {run.model.name}, trained at {height}x{width}; {recipe}.',
         "All images are shown at one size; x4, x16: times the training area; evals: calls of the U-Net, in guidance "

@@ -62,7 +62,7 @@ def drawn(run: Run, prompt: Prompt, strength: float) -> list[PILImage]:
 
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.demo.two_stage", description=__doc__)
-    parser.add_argument("--strength", type=float, default=0.7, help="of the second stage, 0 to 1 (default: 0.7)")
+    parser.add_argument("--strength", type=float, default=0.9, help="of the second stage, 0 to 1 (default: 0.9)")
     parser.add_argument("--out", type=Path, default=Path("results/two_stage.jpg"), help="a .jpg or .png file")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, as resolution=x16")
     arguments = parser.parse_args(argv)
