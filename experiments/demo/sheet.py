@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.Image import Image as PILImage
 
 from eval.files import write_atomically
-from experiments.results.galleries import fitting
+from experiments.results.score_table import plain
 
 KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 LARGEST = 600_000  # bytes of a JPEG
@@ -43,27 +43,40 @@ def draw_sheet(blocks: Sequence[Block], caption: Sequence[str], side: int, colum
     width, height = cells * (side + GAP) - GAP, side + 2 * LINE
     rows = [blocks[start : start + columns] for start in range(0, len(blocks), columns)]
     columns = max(map(len, rows))
-    size = columns * (width + BETWEEN) - BETWEEN, len(rows) * (height + BETWEEN // 2) + LINE * len(caption)
-    sheet = Image.new("RGB", size, "white")
-    for down, row in enumerate(rows):
-        for across, block in enumerate(row):
-            draw_block(sheet, block, across * (width + BETWEEN), down * (height + BETWEEN // 2), side)
+    across, down = columns * (width + BETWEEN) - BETWEEN, len(rows) * (height + BETWEEN // 2)
+    lines = [line for text in caption for line in wrapped(text, across, 3)]
+    sheet = Image.new("RGB", (across, down + LINE * len(lines)), "white")
+    for number, row in enumerate(rows):
+        for column, block in enumerate(row):
+            draw_block(sheet, block, column * (width + BETWEEN), number * (height + BETWEEN // 2), side)
     pen = ImageDraw.Draw(sheet)
-    for line, text in enumerate(caption):
-        top = len(rows) * (height + BETWEEN // 2) + LINE * line
-        pen.text((0, top + LINE / 2), fitting(text, size[0]), fill=INK, font=TEXT, anchor="lm")
+    for number, line in enumerate(lines):
+        pen.text((0, down + LINE * (number + 0.5)), line, fill=INK, font=TEXT, anchor="lm")
     return sheet
+
+
+def wrapped(text: str, width: int, most: int, font: Any = TEXT) -> list[str]:
+    """The text in lines of so many pixels, with an ellipsis where it has more than ``most`` of them."""
+    lines: list[str] = []
+    for word in plain(text[:1000]).split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1]} …"]
 
 
 def draw_block(sheet: PILImage, block: Block, left: int, top: int, side: int) -> None:
     """The title, the cells below it, and their texts."""
     pen = ImageDraw.Draw(sheet)
-    pen.text((left, top + LINE / 2), fitting(block.title, sheet.width - left), fill=INK, font=TITLE, anchor="lm")
+    width = len(block.cells) * (side + GAP) - GAP
+    title = "".join(wrapped(block.title, width, 1, TITLE))
+    pen.text((left, top + LINE / 2), title, fill=INK, font=TITLE, anchor="lm")
     top += LINE
     for cell in block.cells:
         if cell.image is None:
             pen.rectangle((left, top, left + side - 1, top + side - 1), fill=EMPTY)
-            shown = "\n".join(textwrap.wrap(cell.text, side // 10, max_lines=side // LINE - 1, placeholder="…"))
+            shown = "\n".join(wrapped(cell.text, side - 8, side // LINE - 1))
             centre = left + side / 2, top + side / 2
             pen.multiline_text(centre, shown, fill=GREY, font=TEXT, anchor="mm", align="center", spacing=6)
         else:

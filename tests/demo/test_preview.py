@@ -8,7 +8,7 @@ from baselines.direct import Direct
 from baselines.method import Request
 from experiments.demo import preview, two_stage
 from experiments.demo.preview import Entry, Pace, in_order, main, planned_work, read_entries
-from experiments.demo.sheet import BETWEEN, GAP, LARGEST, LINE, Block, Cell, draw_sheet, write_picture
+from experiments.demo.sheet import BETWEEN, GAP, LARGEST, LINE, TEXT, Block, Cell, draw_sheet, wrapped, write_picture
 from experiments.prompts import prompt_seed
 from experiments.setup.compose import compose_config
 from experiments.setup.runs import base_run, build_run
@@ -150,6 +150,15 @@ def test_cells_stand_in_rows_of_columns():
         assert sheet.getpixel((left + 99, top + 99)) == colour
         assert sheet.getpixel((left + 100 + GAP, top)) == (236, 236, 236)
     assert sheet.size == (4 * (width + BETWEEN) - BETWEEN, 2 * (height + BETWEEN // 2) + LINE)
+
+
+def test_texts_are_wrapped_to_their_width():
+    text = "one two three four five six seven " * 9
+    lines = wrapped(text, 200, 99)
+    assert " ".join(lines) == " ".join(text.split())
+    assert all(TEXT.getlength(line) <= 200 < TEXT.getlength(f"{line} three four") for line in lines[:-1])
+    assert wrapped(text, 200, 2) == [lines[0], f"{lines[1]} …"]
+    assert wrapped("", 200, 2) == []
 
 
 def test_a_large_picture_is_compressed_to_the_limit(tmp_path):
