@@ -76,7 +76,7 @@ def draw_block(sheet: PILImage, block: Block, left: int, top: int, side: int) ->
     for cell in block.cells:
         if cell.image is None:
             pen.rectangle((left, top, left + side - 1, top + side - 1), fill=EMPTY)
-            shown = "\n".join(wrapped(cell.text, side - 8, side // LINE - 1))
+            shown = "\n".join(wrapped(cell.text, side - 20, side // LINE - 1))
             centre = left + side / 2, top + side / 2
             pen.multiline_text(centre, shown, fill=GREY, font=TEXT, anchor="mm", align="center", spacing=6)
         else:
