@@ -87,7 +87,7 @@ reproduce-table-full: OVERRIDES += experiment.skip=[]
 reproduce-table-full: reproduce-table ## The same, with the rows that take longest
 
 preview: $(STAMP) ## Draw one prompt with all methods at 4 and 16 times the area, in two minutes
-	$(PY) -m experiments.demo.preview $(strip $(OVERRIDES))
+	$(PY) -m experiments.demo.preview $(strip $(OVERRIDES)) $(if $(MODEL_PATH),'model.path="$(MODEL_PATH)"')
 
 ablations: $(STAMP) ## Run all ablations, each with a table and a chart
 	@status=0; for file in conf/experiment/ablate_*.yaml; do name=$$(basename $$file .yaml); \
