@@ -1,5 +1,5 @@
-"""The notebooks run top to bottom on finished runs, and are stored without outputs; the fifth one, which needs no runs,
-has a test of its own.
+"""The notebooks run top to bottom on finished runs, and are stored without outputs. The fifth one needs no runs, and
+has tests of its own.
 """
 
 import os

@@ -27,7 +27,8 @@ class ScaleCrafterPipeline(DiffusionPipeline):
         xl = is_sdxl(parts["unet"])
         kind = stable_diffusion.StableDiffusionXLPipeline if xl else stable_diffusion.StableDiffusionPipeline
         accepted = inspect.signature(kind.__init__).parameters
-        return kind(**{name: part for name, part in parts.items() if name in accepted})
+        given = dict.fromkeys(kind._optional_components) | parts
+        return kind(**{name: part for name, part in given.items() if name in accepted})
 
     # Never called, as `__new__` returns another class: diffusers reads from it what a folder may hold.
     def __init__(
