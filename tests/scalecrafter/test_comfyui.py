@@ -166,6 +166,13 @@ def test_a_clone_of_a_patched_model_and_one_made_while_another_is_in_use(familie
     assert torch.equal(denoised(pipe, again, 981), expected)
 
 
+def test_a_part_of_the_image_has_the_settings_of_the_whole(families):
+    pipe, patcher = families("sd15")
+    settings = Settings.load("sd15_x4")
+    expected = denoised(pipe, patched(patcher, settings, SIZE), 981)
+    assert torch.equal(denoised(pipe, patched(patcher, settings, (256, 192)), 981), expected)
+
+
 def test_the_wrapper_of_another_node_is_called(families):
     pipe, patcher = families("sd15")
     called = []
