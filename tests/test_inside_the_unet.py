@@ -48,6 +48,7 @@ def test_its_sentences_state_what_its_tables_show(stored):
     assert set(said) <= shown
 
 
+@pytest.mark.slow
 def test_running_it_again_gives_its_figures(stored):
     again = execute(PATH, ROOT / "notebooks")
     assert figures(again) == pytest.approx(figures(stored), rel=0.02, abs=0.02)
