@@ -67,10 +67,15 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PY)" -m compileall -qq -j 0 "$(VENV)/lib" || true
 	@touch $@
 
+# Gradio 6.31 asks for Pillow below 13, and works with the pinned 13: it is installed without its requirements, and then
+# all of these but Pillow.
 $(DEMO): $(STAMP)
 	@echo "Installing what the page needs into $(VENV) (once)"
-	@"$(PY)" -m pip install --quiet -c constraints.txt -e ".[demo]"
-	@touch $@
+	@"$(PY)" -m pip install --quiet --no-compile --no-deps -c constraints.txt gradio
+	@"$(PY)" -c 'from importlib.metadata import requires as r; \
+		print(*(x for x in r("gradio") if "extra ==" not in x and not x.startswith("pillow")), sep="\n")' >"$@.txt"
+	@"$(PY)" -m pip install --quiet --no-compile -c constraints.txt -r "$@.txt" 2>&1 | grep -v "pillow\|resolver" || true
+	@"$(PY)" -c "import gradio" && touch $@
 
 # For tests in a browser. Where it cannot be installed they are skipped, and the summary of the tests says so.
 $(BROWSER): $(DEMO)
@@ -79,7 +84,7 @@ $(BROWSER): $(DEMO)
 	@touch $@
 
 demo: $(DEMO) ## Draw in a local web page, any method beside direct inference (docs/demo.md)
-	$(PY) -m experiments.demo model=$(MODEL) $(if $(MODEL_PATH),'model.path="$(abspath $(MODEL_PATH))"') \
+	$(PY) -m experiments.demo model=$(MODEL) $(if $(MODEL_PATH),'model.path="$(MODEL_PATH)"') \
 		$(if $(DEMO_HOST),--host $(DEMO_HOST)) $(if $(DEMO_PORT),--port $(DEMO_PORT))
 
 test: $(BROWSER) ## Run the tests (no GPU, no network)

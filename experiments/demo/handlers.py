@@ -122,10 +122,10 @@ class Handlers:
     def _follow(self, jobs: list[Job], stop: threading.Event, choice: Choice) -> Iterator[Shown]:
         doubts = "".join(warning(line) for line in warnings(*self._prompt(choice)))
         first, both = jobs[0], [job.future for job in jobs]
-        if not first.future.done():
-            while not first.future.done():
-                yield Shown(doubts + progress(jobs))
-                wait([first.future], PERIOD)
+        while not first.future.done():
+            yield Shown(doubts + progress(jobs))
+            wait([first.future], PERIOD)
+        if first.elapsed() and not jobs[1].future.done():
             image = Image.fromarray(first.future.result().image)
             yield Shown(
                 doubts + progress(jobs), (image, image), "Both sides: direct inference, until the other is there."

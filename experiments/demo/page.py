@@ -30,7 +30,11 @@ PARTS = {
 CSS = """
 .gradio-container { max-width: 1280px !important; margin: auto; }
 .warning { border-left: 4px solid #d55e00; padding-left: 8px; }
-progress { width: 100%; height: 12px; accent-color: #d55e00; }
+#yaml, #python { min-width: 0; }
+progress { appearance: none; width: 100%; height: 12px; border: none; border-radius: 6px; overflow: hidden; }
+progress, progress::-webkit-progress-bar { background: #d4d4d8; }
+progress::-webkit-progress-value { background: #2563eb; }
+progress::-moz-progress-bar { background: #2563eb; }
 """
 
 
@@ -69,8 +73,8 @@ def build_page(studio: Studio) -> gr.Blocks:
                 controls, area, aspect = add_controls(studio, handlers, prompt)
         with gr.Accordion("The right image without this page", open=False):
             gr.Markdown(f"Save the settings as `{FILE}`, and run the lines from the folder of this project.")
-            yaml = gr.Code(label=FILE, language="yaml", max_lines=20, elem_id="yaml")
-            python = gr.Code(label="Python", language="python", elem_id="python")
+            yaml = gr.Code(label=FILE, language="yaml", max_lines=20, wrap_lines=True, elem_id="yaml")
+            python = gr.Code(label="Python", language="python", wrap_lines=True, elem_id="python")
         shown = [status, pair, caption, yaml, python]
         connect(handlers, page, controls, (area, aspect), (draw, cancel), estimate, shown)
     return page.queue(default_concurrency_limit=None)
@@ -83,7 +87,7 @@ def add_controls(studio: Studio, handlers: Handlers, prompt: Any) -> tuple[Contr
     usual = handlers.parts(OURS, *size)
     method = gr.Dropdown(names, value=OURS, label="Method", info=method_summary(OURS), elem_id="method")
     with gr.Group():
-        gr.Markdown("**Parts of ScaleCrafter**: switching one draws the right image again", container=True)
+        gr.Markdown("**Parts of ScaleCrafter**: switching one draws the right image again", padding=True)
         parts = [
             gr.Checkbox(
                 bool(usual and getattr(usual, name)),
@@ -155,4 +159,11 @@ def connect(
         trigger_mode="always_last",
         **quick,
     )
-    gr.on([page.load, *(each.change for each in values)], handlers.estimate, values, estimate, **quick)
+    gr.on(
+        [page.load, *(each.change for each in values)],
+        handlers.estimate,
+        values,
+        estimate,
+        trigger_mode="always_last",
+        **quick,
+    )

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from experiments.sampling.batches import is_out_of_memory
 from scalecrafter.pipeline import training_size
 
 KEPT_BYTES = 512e6  # of images
+SHAPES = threading.RLock()  # pipelines without weights are changed while they are asked
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Job:
     ahead: int
     done: list[float] = field(default_factory=list)
     started: float | None = None
+    ended: float | None = None
     future: Future[Drawn] = field(default_factory=Future)
 
     def share(self) -> float:
@@ -61,13 +64,22 @@ class Job:
         """Seconds since it was started; 0 for an image that was kept."""
         if self.started is None:
             return 0.0
-        return self.future.result().seconds if self.future.done() else time.perf_counter() - self.started
+        return (time.perf_counter() if self.ended is None else self.ended) - self.started
 
     def remaining(self) -> float:
         """Seconds: at first as estimated, then more and more as the work goes."""
         elapsed, share = self.elapsed(), self.share()
         by_pace = elapsed * (1 - share) / share if share else self.expected
         return share * by_pace + (1 - share) * max(0.0, self.expected - elapsed)
+
+
+@lru_cache(maxsize=256)
+def plan_of(overrides: tuple[str, ...], choice: Choice) -> Plan:
+    """What an image costs, whatever its prompt and seed; ValueError if it cannot be drawn."""
+    workload = workload_of(overrides, choice)
+    check_area(choice.height, choice.width, training_size(workload.model.shape))
+    check_workload(workload)
+    return plan_run(PlannedRun(workload, 1, scored=False))
 
 
 class Studio:
@@ -86,8 +98,6 @@ class Studio:
         self.base = configured(self.overrides, DIRECT)
         self.training = training_size(self.base.model.shape)
         self.pipe = self.base.model.load()
-        self._shape = threading.RLock()  # the pipeline without weights is changed while it is asked
-        self._plans: OrderedDict[Choice, Plan] = OrderedDict()
         self._kept: OrderedDict[Choice, Drawn] = OrderedDict()
         self._pace: dict[str, float] = {}  # method -> seconds per FLOP
         self._jobs: list[Job] = []
@@ -106,7 +116,7 @@ class Studio:
 
     def parts_at(self, height: int, width: int) -> Parts:
         """The parts of ScaleCrafter that its settings have on at this size; ValueError if there are no settings."""
-        with self._shape:
+        with SHAPES:
             workload = workload_of(self.overrides, Choice("", 0, height, width, self.base.sampler.steps))
             check_workload(workload)
             return parts_of(settings_of(workload))
@@ -117,16 +127,8 @@ class Studio:
         Raises:
             ValueError: the method or this page cannot draw this size, or there is not enough memory for it.
         """
-        with self._shape:
-            key = replace(choice, prompt="", seed=0)
-            if key not in self._plans:
-                check_area(choice.height, choice.width, self.training)
-                workload = workload_of(self.overrides, choice)
-                check_workload(workload)
-                self._plans[key] = plan_run(PlannedRun(workload, 1, scored=False))
-                if len(self._plans) > 256:
-                    self._plans.popitem(last=False)
-            plan = self._plans[key]
+        with SHAPES:
+            plan = plan_of(self.overrides, replace(choice, prompt="", seed=0))
         if plan.memory > device_memory():
             raise ValueError(
                 f"an image of {choice.height}x{choice.width} needs about {plan.memory / 1e9:.1f} GB, and this machine "
@@ -170,7 +172,9 @@ class Studio:
             if not is_out_of_memory(error):
                 raise
             raise ValueError(f"out of memory at {choice.height}x{choice.width}: choose a smaller size") from error
-        drawn = Drawn(image, time.perf_counter() - job.started)
+        finally:
+            job.ended = time.perf_counter()
+        drawn = Drawn(image, job.elapsed())
         self._pace[choice.method] = drawn.seconds / job.plan.flops
         self._kept[self._normal(choice)] = drawn
         while len(self._kept) > 1 and sum(each.image.nbytes for each in self._kept.values()) > KEPT_BYTES:

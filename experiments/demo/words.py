@@ -8,17 +8,19 @@ from itertools import product
 from typing import Any
 
 from experiments.prompts import load_prompts
-from experiments.scenes.renderer.scene import BACKGROUNDS, COLOURS, OBJECTS, Scene
+from experiments.scenes.renderer.scene import BACKGROUNDS, COLOURS, OBJECTS, Scene, sample_scenes
 from experiments.setup.compose import compose_config, plain_values
 
 EXAMPLES = 6
+BLOCK = len(OBJECTS) * len(COLOURS) * len(BACKGROUNDS)
 WORD = re.compile(r"\w+")
 
 
 def examples(model: str) -> list[str]:
-    """Some prompts for a model of this name: captions of random scenes, or those of prompts=demo."""
-    prompts = "scenes" if model == "scenes" else "demo"
-    values = plain_values(compose_config([f"prompts={prompts}", f"prompts.limit={EXAMPLES}"]))
+    """Some prompts for a model of this name: the caption of a scene with each object, or those of prompts=demo."""
+    if model == "scenes":
+        return list({scene.object: scene.caption for scene in sample_scenes(BLOCK, seed=1)}.values())
+    values = plain_values(compose_config(["prompts=demo", f"prompts.limit={EXAMPLES}"]))
     return [prompt.text for prompt in load_prompts(values["prompts"])]
 
 
@@ -46,6 +48,6 @@ def warnings(prompt: str, model: str, tokenizer: Any) -> list[str]:
             f"This small model knows {', '.join(OBJECTS)}; the colours {', '.join(COLOURS)}; and "
             f"{', '.join(BACKGROUNDS)}. It does not know: {', '.join(unknown[:8])}."
         )
-    if len(tokenizer(prompt).input_ids) > tokenizer.model_max_length:
+    elif len(tokenizer(prompt, verbose=False).input_ids) > tokenizer.model_max_length:
         found.append(f"The prompt is too long: the model reads its first {tokenizer.model_max_length - 2} tokens.")
     return found

@@ -80,6 +80,10 @@ def test_somebody_draws_compares_switches_and_cancels(page):
     assert left != right
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
+    page.get_by_text("The right image without this page").click()
+    page.locator("#python").get_by_text("manual_seed").wait_for(timeout=DRAWN)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
     shown = page.locator("#pair img").nth(1)
     before = shown.evaluate("image => getComputedStyle(image).clipPath")
     handle = page.locator("#pair .inner").first.bounding_box()
@@ -94,7 +98,7 @@ def test_somebody_draws_compares_switches_and_cancels(page):
     assert sources(page)[0] == left
     assert sources(page)[1] != right
 
-    fill(page, "steps", 1000)
+    fill(page, "steps", 500)
     page.locator("#draw").click()
     page.locator("#status progress").wait_for(timeout=DRAWN)
     page.locator("#cancel").click()

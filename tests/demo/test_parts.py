@@ -64,7 +64,7 @@ def test_levels_are_those_of_the_feature_maps():
     names = [name for name in Settings.load("sd21_x16").dilation if "resnets" in name]
     for name in names:
         unet.get_submodule(name).register_forward_pre_hook(
-            lambda module, args, name=name: sides.setdefault(name, args[0].shape[-1])
+            lambda module, args, name=name: sides.update({name: args[0].shape[-1]})
         )
     with torch.no_grad():
         unet(torch.zeros(1, 4, 32, 32), 1, torch.zeros(1, 3, 16))

@@ -61,7 +61,7 @@ def test_help_needs_no_model():
     ("arguments", "sentence"),
     [
         (["model=folder", "model.path=/nowhere"], "error: no pipeline folder at /nowhere"),
-        (["model=nothing"], "error: Could not find 'model/nothing'"),
+        (["model=nothing"], "error: In 'config': Could not find 'model/nothing'"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(arguments, sentence):

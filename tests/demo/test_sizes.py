@@ -24,7 +24,7 @@ def test_other_aspects_are_one_sentence(text):
         parse_aspect(text)
 
 
-@pytest.mark.parametrize(("area", "aspect"), itertools.product(AREAS, ASPECTS))
+@pytest.mark.parametrize(("area", "aspect"), list(itertools.product(AREAS, ASPECTS)))
 def test_every_choice_is_near_its_area_and_aspect(area, aspect):
     """As near as sides that are multiples come: half a multiple off, along each side."""
     ratio = parse_aspect(aspect)
