@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
         try:
             from experiments.demo.serving import serve
         except ModuleNotFoundError as error:
-            raise ValueError(f"the page needs {error.name}: pip install -e '.[benchmark,demo]'") from error
+            raise ValueError(f"the page needs {error.name}: make demo installs it") from error
         with serve(options.overrides, options.host, options.port) as url:
             print(f"{url} (Ctrl+C ends it)", flush=True)
             try:

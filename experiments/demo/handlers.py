@@ -16,8 +16,7 @@ from experiments.demo.choice import OURS, Choice
 from experiments.demo.parts import Parts
 from experiments.demo.recipe import python_lines, recipe_yaml
 from experiments.demo.sizes import parse_aspect, size_for
-from experiments.demo.studio import Job, Studio
-from experiments.demo.watching import Cancelled
+from experiments.demo.studio import Cancelled, Job, Studio
 from experiments.demo.words import warnings
 from experiments.setup.command_line import one_line
 from scalecrafter.pipeline import size_multiple
@@ -97,7 +96,7 @@ class Handlers:
         try:
             choice = self.read(*values)
             jobs = [self.studio.start(each, stop) for each in (choice.direct(), choice)]
-            yield from self._follow(jobs, stop, choice)
+            yield from self._follow(jobs, choice)
         except Cancelled:
             if self._stops.get(visitor) is stop:
                 yield Shown("<p>Cancelled. The images above are those of before.</p>")
@@ -119,7 +118,7 @@ class Handlers:
         self.cancel(visitor)
         self._stops.pop(visitor, None)
 
-    def _follow(self, jobs: list[Job], stop: threading.Event, choice: Choice) -> Iterator[Shown]:
+    def _follow(self, jobs: list[Job], choice: Choice) -> Iterator[Shown]:
         doubts = "".join(warning(line) for line in warnings(*self._prompt(choice)))
         first, both = jobs[0], [job.future for job in jobs]
         while not first.future.done():

@@ -30,7 +30,7 @@ PARTS = {
 CSS = """
 .gradio-container { max-width: 1280px !important; margin: auto; }
 .warning { border-left: 4px solid #d55e00; padding-left: 8px; }
-#yaml, #python { min-width: 0; }
+#yaml textarea, #python textarea { font-family: var(--font-mono); }
 progress { appearance: none; width: 100%; height: 12px; border: none; border-radius: 6px; overflow: hidden; }
 progress, progress::-webkit-progress-bar { background: #d4d4d8; }
 progress::-webkit-progress-value { background: #2563eb; }
@@ -73,8 +73,10 @@ def build_page(studio: Studio) -> gr.Blocks:
                 controls, area, aspect = add_controls(studio, handlers, prompt)
         with gr.Accordion("The right image without this page", open=False):
             gr.Markdown(f"Save the settings as `{FILE}`, and run the lines from the folder of this project.")
-            yaml = gr.Code(label=FILE, language="yaml", max_lines=20, wrap_lines=True, elem_id="yaml")
-            python = gr.Code(label="Python", language="python", wrap_lines=True, elem_id="python")
+            yaml, python = (
+                gr.Textbox(label=label, lines=8, max_lines=16, buttons=["copy"], interactive=False, elem_id=name)
+                for label, name in ((FILE, "yaml"), ("Python", "python"))
+            )
         shown = [status, pair, caption, yaml, python]
         connect(handlers, page, controls, (area, aspect), (draw, cancel), estimate, shown)
     return page.queue(default_concurrency_limit=None)

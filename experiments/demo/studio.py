@@ -5,27 +5,58 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from baselines.method import Request
+from experiments.cost.counting import counted_evaluations
 from experiments.cost.planned import PlannedRun
 from experiments.cost.planning import Plan, plan_run
 from experiments.cost.probing import device_memory
 from experiments.demo.choice import DIRECT, OURS, Choice, check_workload, configured, settings_of, workload_of
 from experiments.demo.parts import Parts, parts_of
 from experiments.demo.sizes import check_area
-from experiments.demo.watching import Cancelled, watched
 from experiments.sampling.batches import is_out_of_memory
 from scalecrafter.pipeline import training_size
 
 KEPT_BYTES = 512e6  # of images
 SHAPES = threading.RLock()  # pipelines without weights are changed while they are asked
+
+
+class Cancelled(Exception):
+    """Somebody asked to stop. The pipeline is restored."""
+
+
+@contextmanager
+def watched(pipe: Any, asked_to_stop: Callable[[], bool]) -> Iterator[list[float]]:
+    """Fill a list as `counted_evaluations` does, and ask before each block of the U-Net and the autoencoder.
+
+    Raises:
+        Cancelled: out of the sampling inside, before the next block after ``asked_to_stop`` has become true.
+    """
+
+    def check(module: nn.Module, args: Any) -> None:
+        if asked_to_stop():
+            raise Cancelled
+
+    blocks = [
+        module
+        for part in (pipe.unet, pipe.vae)
+        for module in part.modules()
+        if type(module).__name__.endswith("Block2D")  # of resnets too: a block may take a second
+    ]
+    with ExitStack() as hooks:
+        for block in blocks:
+            hooks.callback(block.register_forward_pre_hook(check).remove)
+        yield hooks.enter_context(counted_evaluations(pipe.unet))
 
 
 @dataclass(frozen=True)
@@ -42,7 +73,7 @@ class Job:
 
     Args:
         expected: seconds that it was estimated to take.
-        stop: set it, and the job ends within a step with `watching.Cancelled`.
+        stop: set it, and the job ends within a step with `Cancelled`.
         ahead: how many jobs were before it when it was made.
     """
 

@@ -10,7 +10,7 @@ ARGUMENTS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 ]
-DRAWN = 30_000  # ms until a test gives up waiting
+DRAWN = 120_000  # ms until a test gives up waiting
 pytestmark = pytest.mark.browser
 
 
@@ -81,15 +81,17 @@ def test_somebody_draws_compares_switches_and_cancels(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
     page.get_by_text("The right image without this page").click()
-    page.locator("#python").get_by_text("manual_seed").wait_for(timeout=DRAWN)
+    assert "manual_seed(0)" in page.locator("#python textarea").input_value(timeout=DRAWN)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
     shown = page.locator("#pair img").nth(1)
     before = shown.evaluate("image => getComputedStyle(image).clipPath")
-    handle = page.locator("#pair .inner").first.bounding_box()
-    page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2)
+    shown.scroll_into_view_if_needed()
+    handle = page.locator("#pair [data-testid=slider]").bounding_box()
+    x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
+    page.mouse.move(x, y)
     page.mouse.down()
-    page.mouse.move(handle["x"] + 80, handle["y"] + handle["height"] / 2, steps=4)
+    page.mouse.move(x + 80, y, steps=4)
     page.mouse.up()
     assert shown.evaluate("image => getComputedStyle(image).clipPath") != before
 

@@ -13,7 +13,7 @@ from baselines.method import Request, Sampler
 from experiments.cost.counting import counted_evaluations
 from experiments.demo.choice import LAST_SEED, NOT_DRAWN, Choice, method_names, method_summary
 from experiments.demo.parts import Parts
-from experiments.demo.watching import Cancelled
+from experiments.demo.studio import Cancelled
 from experiments.setup.schema import CONF
 from tests.tiny import generate
 
