@@ -7,6 +7,7 @@ import pytest
 import yaml
 from hydra.utils import instantiate
 
+from baselines.method import Request
 from experiments.demo.choice import Choice, method_names, workload_of
 from experiments.demo.parts import Parts
 from experiments.demo.recipe import FILE, python_lines, recipe_yaml
@@ -32,19 +33,24 @@ def assert_same(image, other):
     assert np.count_nonzero(difference) <= 0.001 * difference.size
 
 
+def assert_lines_are_true(overrides, choice, folder, monkeypatch):
+    """They draw what the benchmark's method draws."""
+    workload = workload_of(overrides, choice)
+    request = Request([choice.prompt], [choice.seed], choice.height, choice.width, workload.sampler)
+    image = workload.method.generate(workload.model.load(), request)[0]
+    assert_same(run_lines(overrides, choice, folder, monkeypatch), image)
+
+
 @pytest.mark.parametrize("method", method_names())
-def test_the_lines_draw_the_same_image(studio, small, method, tmp_path, monkeypatch):
-    choice = replace(CHOICE, method=method)
-    image = studio.start(choice).future.result().image
-    assert_same(run_lines(small, choice, tmp_path, monkeypatch), image)
+def test_the_lines_draw_the_same_image(small, method, tmp_path, monkeypatch):
+    assert_lines_are_true(small, replace(CHOICE, method=method), tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (80, 96), (128, 128)])
-def test_so_they_do_with_other_parts_and_between_tables(studio, small, size, tmp_path, monkeypatch):
+def test_so_they_do_with_other_parts_and_between_tables(small, size, tmp_path, monkeypatch):
     parts = Parts(cutoff=False, dispersion=True, noise_damping=True)
     choice = replace(CHOICE, height=size[0], width=size[1], parts=parts)
-    image = studio.start(choice).future.result().image
-    assert_same(run_lines(small, choice, tmp_path, monkeypatch), image)
+    assert_lines_are_true(small, choice, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -54,16 +60,18 @@ def test_so_they_do_with_other_parts_and_between_tables(studio, small, size, tmp
         "sampler.negative_prompt=blurry",
         "scalecrafter.tau=10",
         "model.scheduler=ddim",
-        "model.tiled_above=32",
     ],
 )
-def test_so_they_do_with_options_of_the_command_line(studio, small, option, tmp_path, monkeypatch):
-    workload = workload_of([*small, option], CHOICE)
-    from baselines.method import Request
+def test_so_they_do_with_options_of_the_command_line(small, option, tmp_path, monkeypatch):
+    assert_lines_are_true([*small, option], CHOICE, tmp_path, monkeypatch)
 
-    request = Request([CHOICE.prompt], [CHOICE.seed], 64, 96, workload.sampler)
-    image = workload.method.generate(workload.model.load(), request)[0]
-    assert_same(run_lines([*small, option], CHOICE, tmp_path, monkeypatch), image)
+
+@pytest.mark.parametrize("method", ["scalecrafter", "sdedit"])
+def test_large_images_are_decoded_in_tiles(small, method, tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.setup.architecture.TILE", 8)
+    overrides, choice = [*small, "model.tiled_above=32"], replace(CHOICE, method=method)
+    assert "tiled_decoding(pipe.vae)" in python_lines(overrides, workload_of(overrides, choice), choice)
+    assert_lines_are_true(overrides, choice, tmp_path, monkeypatch)
 
 
 def test_settings_that_the_library_finds_are_not_given(small):

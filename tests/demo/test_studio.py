@@ -40,21 +40,20 @@ def test_direct_inference_is_the_stock_pipeline(studio):
     assert np.abs(image - made * 255).max() <= 1  # rounding, and another order of sums
 
 
-@pytest.mark.parametrize("field", ["prompt", "seed", "height", "width", "steps", "method"])
-def test_everything_chosen_changes_the_image(studio, field):
-    other = {"prompt": "a blue car", "seed": 8, "height": 96, "width": 64, "steps": 3, "method": "sdedit"}[field]
-    assert not np.array_equal(drawn(studio, CHOICE), drawn(studio, replace(CHOICE, **{field: other})))
+def test_everything_chosen_changes_the_image(studio):
+    image = drawn(studio, CHOICE)
+    for name, value in {"prompt": "a blue car", "seed": 8, "height": 96, "steps": 3, "method": "upscale"}.items():
+        assert not np.array_equal(image, drawn(studio, replace(CHOICE, **{name: value}))), name
 
 
-@pytest.mark.parametrize("part", [field.name for field in fields(Parts)])
-def test_every_part_changes_the_image(studio, part):
+def test_every_part_changes_the_image(studio):
     choice = replace(CHOICE, height=128, width=128, steps=3)
     usual = studio.parts_at(128, 128)
-    other = replace(usual, **{part: not getattr(usual, part)})
-    images = [drawn(studio, replace(choice, parts=parts)) for parts in (usual, other)]
-    assert not np.array_equal(*images)
-    if part == "redilation":
-        assert np.array_equal(images[1], drawn(studio, choice.direct()))
+    image, direct = drawn(studio, choice), drawn(studio, choice.direct())
+    for name in (field.name for field in fields(Parts)):
+        other = drawn(studio, replace(choice, parts=replace(usual, **{name: not getattr(usual, name)})))
+        assert not np.array_equal(image, other), name
+        assert np.array_equal(direct, other) == (name == "redilation")
 
 
 def test_an_image_is_drawn_once(studio):
@@ -86,7 +85,7 @@ def test_estimates_come_from_what_was_drawn(studio):
     assert studio.seconds(replace(small, steps=20)) > 2 * studio.seconds(small)
 
 
-@pytest.mark.parametrize("method", ["direct", *method_names()])
+@pytest.mark.parametrize("method", ["direct", "scalecrafter", "multidiffusion"])
 def test_work_is_all_done_at_the_end(studio, method):
     """The share of the work: the planner's evaluations are those that are counted."""
     job = studio.start(replace(CHOICE, method=method))
@@ -95,7 +94,7 @@ def test_work_is_all_done_at_the_end(studio, method):
     assert job.remaining() == pytest.approx(0, abs=0.02 * job.elapsed() + 1e-9)
 
 
-@pytest.mark.parametrize("method", ["direct", "scalecrafter", "multidiffusion", "syncdiffusion", "freescale"])
+@pytest.mark.parametrize("method", ["direct", "scalecrafter", "multidiffusion"])
 def test_stopping_ends_within_a_step_and_restores_the_pipeline(studio, method):
     before = generate(Direct(), studio.pipe, [11])
     stop, calls = threading.Event(), []
