@@ -1,3 +1,3 @@
-"""In: a model, and what somebody chose to see of it. Out: images of any method at that size, and a local web page that
-shows them beside direct inference. A command.
+"""In: a model, and what somebody wants to see of it. Out: pictures to look at, in a local web page (a command) and in
+files; nothing here is scored or kept as a run.
 """

@@ -36,6 +36,7 @@ progress, progress::-webkit-progress-bar { background: #d4d4d8; }
 progress::-webkit-progress-value { background: #2563eb; }
 progress::-moz-progress-bar { background: #2563eb; }
 """
+QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}  # of every event
 
 
 @dataclass
@@ -78,7 +79,8 @@ def build_page(studio: Studio) -> gr.Blocks:
                 for label, name in ((FILE, "yaml"), ("Python", "python"))
             )
         shown = [status, pair, caption, yaml, python]
-        connect(handlers, page, controls, (area, aspect), (draw, cancel), estimate, shown)
+        connect_controls(handlers, controls, (area, aspect))
+        connect_drawing(handlers, page, controls, (draw, cancel), estimate, shown)
     return page.queue(default_concurrency_limit=None)
 
 
@@ -113,27 +115,8 @@ def add_controls(studio: Studio, handlers: Handlers, prompt: Any) -> tuple[Contr
     return Controls(prompt, seed, steps, method, height, width, parts), area, aspect
 
 
-def connect(
-    handlers: Handlers,
-    page: gr.Blocks,
-    controls: Controls,
-    shape: tuple[Any, Any],
-    buttons: tuple[Any, Any],
-    estimate: Any,
-    shown: list[Any],
-) -> None:
-    """Let controls call handlers."""
-    values, (draw, cancel), quick = controls.all(), buttons, {"show_progress": "hidden", "api_visibility": "private"}
-
-    def drawn(request: gr.Request, *given: Any) -> Iterator[list[Any]]:
-        for update in handlers.draw(str(request.session_hash), *given):
-            yield [gr.skip() if value is None else value for value in vars(update).values()]
-
-    def stop(request: gr.Request) -> None:
-        handlers.cancel(str(request.session_hash))
-
-    def leave(request: gr.Request) -> None:
-        handlers.leave(str(request.session_hash))
+def connect_controls(handlers: Handlers, controls: Controls, shape: tuple[Any, Any]) -> None:
+    """Let area and aspect set the size, and method and size the switches."""
 
     def resized(area: Any, aspect: Any) -> list[Any]:
         return list(handlers.size(area, aspect) or (gr.skip(), gr.skip()))
@@ -146,26 +129,49 @@ def connect(
         return [gr.Dropdown(info=method_summary(method)), *switches]
 
     size = [controls.height, controls.width]
-    redraw = [draw.click, controls.prompt.submit, *(part.input for part in controls.parts)]
-    gr.on(redraw, drawn, values, shown, trigger_mode="multiple", **quick).then(
-        handlers.estimate, values, estimate, **quick
-    )
-    cancel.click(stop, queue=False, **quick)
-    page.unload(leave)
-    gr.on([each.input for each in shape], resized, list(shape), size, **quick)
+    gr.on([each.input for each in shape], resized, list(shape), size, **QUIET)
     gr.on(
         [controls.method.change, *(side.change for side in size)],
         switched,
         [controls.method, *size],
         [controls.method, *controls.parts],
         trigger_mode="always_last",
-        **quick,
+        **QUIET,
     )
+
+
+def connect_drawing(
+    handlers: Handlers,
+    page: gr.Blocks,
+    controls: Controls,
+    buttons: tuple[Any, Any],
+    estimate: Any,
+    shown: list[Any],
+) -> None:
+    """Let the buttons, and each switch, draw or stop, and everything renew the estimate."""
+    values, (draw, cancel) = controls.all(), buttons
+
+    def drawn(request: gr.Request, *given: Any) -> Iterator[list[Any]]:
+        for update in handlers.draw(str(request.session_hash), *given):
+            yield [gr.skip() if value is None else value for value in vars(update).values()]
+
+    def stop(request: gr.Request) -> None:
+        handlers.cancel(str(request.session_hash))
+
+    def leave(request: gr.Request) -> None:
+        handlers.leave(str(request.session_hash))
+
+    redraw = [draw.click, controls.prompt.submit, *(part.input for part in controls.parts)]
+    gr.on(redraw, drawn, values, shown, trigger_mode="multiple", **QUIET).then(
+        handlers.estimate, values, estimate, **QUIET
+    )
+    cancel.click(stop, queue=False, **QUIET)
+    page.unload(leave)
     gr.on(
         [page.load, *(each.change for each in values)],
         handlers.estimate,
         values,
         estimate,
         trigger_mode="always_last",
-        **quick,
+        **QUIET,
     )
