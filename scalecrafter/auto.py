@@ -145,8 +145,13 @@ def described(weights: Mapping[float, float], settings: Settings) -> str:
 
 
 def shipped_tables(pipe: Any) -> dict[float, Settings]:
-    """Area ratio -> settings shipped for the model's family; empty if it is unknown."""
-    family, names = model_family(pipe.unet), available_settings()
+    """`family_tables` for a pipeline's model."""
+    return family_tables(model_family(pipe.unet))
+
+
+def family_tables(family: str | None) -> dict[float, Settings]:
+    """Area ratio -> settings shipped for a model family (sd15, sd21, sdxl); empty if it is unknown."""
+    names = available_settings()
     return {
         area: Settings.load(f"{family}_{name}") for name, area in AREA_RATIO.items() if f"{family}_{name}" in names
     }
