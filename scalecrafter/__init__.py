@@ -15,6 +15,8 @@ from scalecrafter.guidance import noise_damped
 from scalecrafter.redilate import redilated_conv2d
 from scalecrafter.settings import Settings, available_settings
 
+__version__ = "0.1.0"
+
 __all__ = [
     "FreeU",
     "Handle",
