@@ -13,7 +13,9 @@ def on_page_content(html: str, **kwargs: Any) -> str:
     """Called by mkdocs with the HTML of each page; ``\\(...\\)`` stands in lines and ``\\[...\\]`` in blocks."""
 
     def drawn(match: re.Match[str]) -> str:
-        display = "inline" if match[2] == "(" else "block"
-        return f"<{match[1]}>{convert(unescape(match[3]).strip(), display=display)}</{match[1]}>"
+        formula = unescape(match[3]).strip()
+        if match[2] == "(":
+            return f"<span>{convert(formula)}</span>"
+        return f'<div style="overflow-x: auto">{convert(formula, display="block")}</div>'
 
     return FORMULA.sub(drawn, html)
