@@ -4,10 +4,8 @@ import email
 import os
 import re
 import shutil
-import site
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -85,7 +83,7 @@ def installed(wheel, tmp_path_factory):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin/python"
     packages = next(folder.glob("lib/python*/site-packages"))
-    (packages / "dependencies.pth").write_text("\n".join([sysconfig.get_path("purelib"), *site.getsitepackages()]))
+    (packages / "dependencies.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install"]
     subprocess.run([*pip, "--quiet", "--no-deps", "--no-index", "--force-reinstall", str(wheel)], check=True)
     return folder
