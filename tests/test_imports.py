@@ -24,6 +24,7 @@ ORDER = [
     "experiments.sampling",
     "experiments.scoring",
     "experiments.results",
+    "experiments.demo",
     "experiments",  # the commands
 ]
 ALLOWED = {
