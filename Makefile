@@ -41,7 +41,7 @@ SMOKE_DIR ?= /tmp/scalecrafter-smoke
 # Several processes with one thread each are faster than with all threads each.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test test-slow test-faults lint format type reproduce-table reproduce-table-full preview ablations gallery report validate-metrics notebooks train-scenes smoke clean
+.PHONY: help setup demo test test-slow test-faults lint format type reproduce-table reproduce-table-full preview ablations gallery report validate-metrics notebooks docs train-scenes smoke clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,7 +62,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PY)" -m pip --version >/dev/null 2>&1 || { \
 		echo "$(VENV) exists but has no working Python and pip: remove it (rm -rf $(VENV)) and run make again" >&2; exit 1; }
 	@echo "Installing the pinned packages into $(VENV) (once; takes some minutes)"
-	@"$(PY)" -m pip install --quiet --no-compile -c constraints.txt -e ".[benchmark,sweeps,dev]"
+	@"$(PY)" -m pip install --quiet --no-compile -c constraints.txt -e ".[benchmark,sweeps,docs,dev]"
 	@# pip compiles with one core; some packages hold templates that are no valid Python.
 	@"$(PY)" -m compileall -qq -j 0 "$(VENV)/lib" || true
 	@touch $@
@@ -137,6 +137,10 @@ notebooks: $(STAMP) ## Execute the notebooks into results/notebooks
 		RUNS="$(RUNS)" RESULTS="$(RESULTS)" $(VENV)/bin/jupyter execute "$$name" \
 			--output="$(abspath $(or $(RESULTS),results))/notebooks/$$(basename $$name)" || exit 1; done
 
+docs: $(STAMP) ## Build the documentation as a site, in site/ (a warning is an error)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
+	@echo "site/index.html; with search: $(PY) -m http.server --directory site"
+
 train-scenes: $(STAMP) ## Train the embedded scenes model from scratch (resumes)
 	$(PY) -m experiments.scenes.train
 
@@ -145,5 +149,5 @@ smoke: ## Run reproduce-table at its smallest, in SMOKE_DIR
 		RUNS=$(SMOKE_DIR)/runs RESULTS=$(SMOKE_DIR)/results
 
 clean: ## Remove caches and build artefacts (keeps .venv, runs and results)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +

@@ -21,7 +21,18 @@ from scalecrafter.pipeline import latent_size, sampling_timesteps
 
 @dataclass(frozen=True)
 class Request:
-    """Images to generate: one seed (0 to 2^63 - 1) per prompt, size in pixels. ValueError if their numbers differ."""
+    """Images to generate.
+
+    Args:
+        prompts: one for each image, at least one.
+        seeds: one for each prompt, 0 to 2^63 - 1.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+        sampler: scheduler, steps, guidance and what else is the same for all methods.
+
+    Raises:
+        ValueError: no prompts, or another number of seeds.
+    """
 
     prompts: Sequence[str]
     seeds: Sequence[int]
@@ -46,7 +57,8 @@ class Calls:
     Args:
         times: number of calls.
         samples: samples per call, with both halves of guidance.
-        height, width: latent size.
+        height: rows of the latent.
+        width: columns of the latent.
         timestep: timestep of a call made with the method enabled; None: a call of the plain U-Net.
         differentiated: the decoded prediction is differentiated with respect to the latent as well: "kept", or
             "recomputed" with `baselines.clean_images.recomputed`.
@@ -66,10 +78,17 @@ class Method(Protocol):
     """Anything that generates images for a `Request`. Cost is estimated for methods with `UNetMethod.calls`."""
 
     def generate(self, pipe: Any, request: Request) -> NDArray[np.uint8]:
-        """(N, height, width, 3) uint8 images, the i-th determined by prompt and seed i.
+        """Images for prompts, each determined by its prompt and its seed.
 
         Its companions in the batch do not matter: batches of one size give identical images. Batches of other sizes
         make the libraries sum in another order, which moves single values by one level of 255 on a CPU in float32.
+
+        Args:
+            pipe: a diffusers pipeline, which is afterwards what it was before.
+            request: N prompts with their seeds, the size and the sampler.
+
+        Returns:
+            (N, height, width, 3) uint8.
         """
         ...
 
@@ -77,6 +96,11 @@ class Method(Protocol):
         """Everything about the method at this size that affects pixels, as plain values; no weights are loaded.
 
         A Path stands for the contents of that folder of weights; the benchmark replaces it by a digest.
+
+        Args:
+            pipe: a diffusers pipeline, perhaps without weights.
+            height: of the images, in pixels.
+            width: of the images, in pixels.
 
         Raises:
             ValueError: the method does not support this pipeline or size.
@@ -88,7 +112,13 @@ class UNetMethod:
     """A method that changes the U-Net of a stock pipeline; subclasses implement `enable`."""
 
     def enable(self, pipe: Any, *, height: int, width: int) -> AbstractContextManager[Any]:
-        """Enable the method; leaving the context restores the pipeline."""
+        """Enable the method; leaving the context restores the pipeline.
+
+        Args:
+            pipe: a diffusers pipeline.
+            height: of the images to be sampled, in pixels.
+            width: of the images, in pixels.
+        """
         raise NotImplementedError
 
     def describe(self, pipe: Any, height: int, width: int) -> dict[str, Any]:

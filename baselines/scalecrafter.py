@@ -9,7 +9,8 @@ from typing import Any
 
 from baselines.method import Calls, Request, UNetMethod
 from scalecrafter.auto import auto_settings
-from scalecrafter.enable import Handle, check_pipeline, enable
+from scalecrafter.enable import check_pipeline, enable
+from scalecrafter.handle import Handle
 from scalecrafter.pipeline import sampling_timesteps
 from scalecrafter.schedule import step_of_call
 from scalecrafter.settings import Settings

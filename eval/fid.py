@@ -64,7 +64,18 @@ def stats_to_fid(a: Stats, b: Stats) -> float:
 
 
 def features_to_fid(x: np.ndarray, y: np.ndarray) -> float:
-    """Fréchet distance between features (n, dim) and (m, dim); n and m may differ and may be smaller than dim."""
+    """Fréchet distance between two sets of features (Heusel et al. 2017, arXiv 1706.08500).
+
+    Args:
+        x: (n, dim) features; n may be smaller than dim.
+        y: (m, dim) features.
+
+    Returns:
+        A float64 number of at least 0, but for rounding, with a bias of about c / n.
+
+    Raises:
+        ValueError: fewer than two images on a side, values that are not finite, or different dimensions.
+    """
     x, y = checked_features(x), checked_features(y)
     check_dimensions(x.shape[1], y.shape[1])
     return FixedReference(y).fid(x)

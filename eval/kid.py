@@ -74,13 +74,16 @@ class PairedSums:
 
 
 def features_to_kid(x: np.ndarray, y: np.ndarray, *, paired: bool = False, chunk: int = CHUNK) -> float:
-    """Unbiased KID between features (n, dim) and (m, dim).
+    """Unbiased KID between two sets of features (Bińkowski et al. 2018, arXiv 1801.01401).
 
     Args:
         x: (n, dim) features.
         y: (m, dim) features.
         paired: x_i and y_i depend on each other, as images of the same prompt do; requires n = m.
         chunk: rows of the kernel matrix that are computed at a time.
+
+    Returns:
+        A float64 number, whose mean is 0 for two samples of one distribution: it may be below 0.
 
     Raises:
         ValueError: fewer than two images on a side, values that are not finite, different dimensions, or paired sides

@@ -92,7 +92,15 @@ def inception_score(
 
 
 def clip_scores(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """(n,) CLIPScore, 100 max(cos, 0), of image and text features (n, dim) (Hessel et al. 2021, arXiv 2104.08718)."""
+    """CLIPScore of each image, 100 max(cos, 0) (Hessel et al. 2021, arXiv 2104.08718).
+
+    Args:
+        images: (n, dim) CLIP features of images.
+        texts: (n, dim) CLIP features of their prompts.
+
+    Returns:
+        (n,) float64, 0 to 100.
+    """
     images, texts = (checked_features(side).astype(np.float64) for side in (images, texts))
     lengths = np.linalg.norm(images, axis=1) * np.linalg.norm(texts, axis=1)
     return 100 * np.clip((images * texts).sum(axis=1) / lengths, 0, None)

@@ -50,7 +50,13 @@ class CopyCounter:
         return boxes
 
     def count(self, image: np.ndarray, extractor: FeatureExtractor, target: np.ndarray) -> int:
-        """Number of copies, at least 1, of what the (dim,) target shows in an (H, W, 3) uint8 image."""
+        """Number of copies, at least 1.
+
+        Args:
+            image: (H, W, 3) uint8.
+            extractor: of the feature space of ``target``.
+            target: (dim,) features of what is counted.
+        """
         boxes = self.boxes(*image.shape[:2])
         features = np.concatenate([extractor(image[None, t : t + h, le : le + w]) for t, le, h, w in boxes])
         cosines = features @ target / (np.linalg.norm(features, axis=1) * np.linalg.norm(target))

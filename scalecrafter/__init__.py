@@ -9,11 +9,14 @@ it was trained for inside the context and unchanged after it:
 
 from scalecrafter.auto import auto_settings
 from scalecrafter.disperse import disperse_kernel, dispersion_transform
-from scalecrafter.enable import Handle, active, disable, enable
+from scalecrafter.enable import active, disable, enable
 from scalecrafter.freeu import FreeU
 from scalecrafter.guidance import noise_damped
+from scalecrafter.handle import Handle
 from scalecrafter.redilate import redilated_conv2d
 from scalecrafter.settings import Settings, available_settings
+
+__version__ = "0.1.0"
 
 __all__ = [
     "FreeU",

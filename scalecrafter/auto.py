@@ -35,7 +35,8 @@ def auto_settings(pipe: Any, height: int, width: int, tables: Mapping[float, Set
 
     Args:
         pipe: pipeline with a UNet2DConditionModel at ``.unet``.
-        height, width: of the image, in pixels.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
         tables: area ratio -> settings, see `settings_between`; None: those shipped for the model's family.
 
     Raises:

@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from scalecrafter import __version__
 from scalecrafter.pipeline import dtype_argument
 from scalecrafter.png import DTYPES, metadata, read_image, read_metadata, save_png
 from scalecrafter.settings import Settings, available_settings
@@ -152,6 +153,7 @@ def build_parser(stored: Mapping[str, Any] | None = None) -> argparse.ArgumentPa
     parser = argparse.ArgumentParser(
         prog="scalecrafter", description="Sample above the training resolution of a diffusion model."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("settings", help="list the shipped settings, or show one")
     listing.add_argument("name", nargs="?")

@@ -135,12 +135,13 @@ def check_decoder(decoder: Any) -> None:
 
 @contextmanager
 def tiled_decoding(vae: Any, *, tile_size: int = TILE, storage: torch.device | str = "cpu") -> Iterator[None]:
-    """Make ``vae`` (an AutoencoderKL) decode latents larger than a tile in tiles; on exit the VAE is restored.
+    """Make ``vae`` decode latents larger than a tile in tiles; on exit the VAE is restored.
 
     Hooks that accelerate has put on the layers, as for offloading, keep running. Latents that require a gradient are
     decoded at once.
 
     Args:
+        vae: the autoencoder of a pipeline, an AutoencoderKL.
         tile_size: side of a tile in latent pixels.
         storage: device that keeps the feature maps of the whole image, at most three times the largest that the
             decoder makes: main memory, or the device of the VAE if it has the room, which saves moving them.

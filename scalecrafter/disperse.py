@@ -19,7 +19,7 @@ from scalecrafter.redilate import Factor, per_axis
 def dispersion_transform(
     kernel_size: int = 3, dispersed_size: int = 5, feature_size: int = 3, scale: float = 2, eta: float = 0.05
 ) -> Tensor:
-    """The matrix R with flattened larger kernel = R @ flattened kernel, both in row-major order.
+    """The matrix R with flattened larger kernel = R @ flattened kernel, both in row-major order (paper section 3.3).
 
     It minimises, summed over a basis x of all ``feature_size`` x ``feature_size`` maps, the squared structure error
     ||conv(up(x), larger) - up(conv(x, kernel))||^2 plus eta^2 times the squared pixel error
@@ -74,7 +74,14 @@ def _transform(kernel_size: int, dispersed_size: int, feature_size: int, scale: 
 
 
 def disperse_kernel(weight: Tensor, transform: Tensor) -> Tensor:
-    """Enlarge kernels (C_out, C_in, k, k) to (C_out, C_in, m, m) with an (m^2, k^2) ``transform``, in weight's dtype.
+    """Enlarge the kernels of a convolution (paper section 3.3).
+
+    Args:
+        weight: (C_out, C_in, k, k) floating point.
+        transform: (m^2, k^2), as `dispersion_transform` gives it.
+
+    Returns:
+        (C_out, C_in, m, m): the larger kernels, in the dtype and on the device of ``weight``.
 
     Raises:
         ValueError: ``transform`` is for kernels of another size.

@@ -46,8 +46,10 @@ def enable(
     Args:
         pipe: any pipeline with a U-Net at ``.unet`` (SD 1.x, 2.x, SDXL: text-to-image, img2img, inpaint, ControlNet;
             video: AnimateDiff, ModelScope, Stable Video Diffusion), with any scheduler and number of steps.
-        height, width: size of the images to be sampled, in pixels; calls at another size raise. Without them each
-            call is sampled with the settings for its own size, and at the training area or below by the plain model.
+        height: of the images to be sampled, in pixels, given together with ``width``; calls at another size raise.
+            Without them each call is sampled with the settings for its own size, and at the training area or below by
+            the plain model.
+        width: of the images, in pixels.
         settings: "auto" (chosen by model family and size, see `auto_settings`), a `Settings`, or what `Settings.load`
             accepts: a name of `available_settings`, the path of a YAML file, or a parsed mapping.
 
@@ -87,13 +89,24 @@ def enabled_handle(pipe: Any) -> Handle | None:
 
 
 def active(pipe: Any) -> Settings | None:
-    """The settings that are enabled on a pipeline, or on another one that shares its U-Net; None if there are none."""
+    """The settings that are in force on a pipeline, or on another one that shares its U-Net.
+
+    Args:
+        pipe: any diffusers pipeline with a U-Net.
+
+    Returns:
+        At the size that was given to `enable`, or at that of the latest call; None if the method is not enabled.
+    """
     handle = enabled_handle(pipe)
     return None if handle is None else handle.settings
 
 
 def disable(pipe: Any) -> None:
-    """Restore a pipeline without its handle, which may be lost; nothing happens if the method is not enabled on it."""
+    """Restore a pipeline without its handle, which may be lost; nothing happens if the method is not enabled on it.
+
+    Args:
+        pipe: the pipeline, or another one that shares its U-Net.
+    """
     handle = enabled_handle(pipe)
     if handle is not None:
         handle.disable()

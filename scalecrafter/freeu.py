@@ -22,9 +22,19 @@ Amplification = tuple[int, float, float]  # of a resnet's input: backbone channe
 
 @dataclass(frozen=True)
 class FreeU:
-    """Backbone factors b1, b2 and skip factors s1, s2 for the deepest and the next stage.
+    """FreeU (Si et al. 2023) while the method is enabled; 1 leaves a part as it is.
 
     Public values: SD 1.5 b 1.2, 1.4, s 0.9, 0.2; SD 2.1 b 1.1, 1.2, s 0.9, 0.2; SDXL b 1.1, 1.2, s 0.6, 0.4.
+
+    Args:
+        b1: factor of half of the backbone's channels in the deepest stage, at least 0.
+        b2: the same in the next stage.
+        s1: factor of the low frequencies of the skip connections in the deepest stage, at least 0.
+        s2: the same in the next stage.
+        form: which resnets are a stage: "diffusers" or "scalecrafter" (the public code of ScaleCrafter).
+
+    Raises:
+        ValueError: a negative factor, or an unknown form.
     """
 
     b1: float

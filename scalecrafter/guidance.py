@@ -17,11 +17,15 @@ from scalecrafter.pipeline import uncompiled
 
 
 def noise_damped(base_uncond: Tensor, uncond: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
-    """(u', c') with u' + w (c' - u') = base_uncond + w (cond - uncond) for every guidance scale w.
+    """(u', c') with u' + w (c' - u') = base_uncond + w (cond - uncond) for every guidance scale w (paper section 3.4).
 
     Args:
         base_uncond: unconditional noise prediction of the base (less dilated) model, any shape.
-        uncond, cond: predictions of the dilated model, same shape.
+        uncond: unconditional prediction of the dilated model, same shape.
+        cond: its conditional prediction, same shape.
+
+    Returns:
+        Both halves to use instead of ``uncond`` and ``cond``, same shape.
     """
     return base_uncond, base_uncond + (cond - uncond)
 

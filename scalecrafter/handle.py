@@ -60,7 +60,7 @@ class Handle:
     """The method enabled on one U-Net: a context manager, or call `disable`, any number of times.
 
     Attributes:
-        settings: in force at the size that was given, or at that of the latest call.
+        settings (Settings): in force at the size that was given, or at that of the latest call.
 
     Raises:
         ValueError: the settings do not fit the pipeline, which is left unchanged; so it is after any other error.

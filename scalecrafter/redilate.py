@@ -19,7 +19,7 @@ def per_axis(factor: Factor) -> tuple[float, float]:
 def redilated_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, dilation: Factor, stride: int | tuple[int, int] = 1
 ) -> Tensor:
-    """Convolve with the kernel's taps ``dilation`` positions apart, with zero padding.
+    """Convolve with the kernel's taps ``dilation`` positions apart, with zero padding (paper section 3.2).
 
     An integer d is an ordinary dilated convolution. A fractional d is, as in the paper,
     interp_{1/s}(conv_{ceil(d)}(interp_s(x))) with s = ceil(d) / d and bilinear interpolation: the input is enlarged

@@ -74,9 +74,16 @@ def log_sigmas(alphas_cumprod: tuple[float, ...]) -> np.ndarray:
 
 
 def reference_step(t: float, train_timesteps: int = 1000) -> int:
-    """The paper's step index, 0 (pure noise) to 49: floor(50 (1 - t / T)), and 49 for t = 0.
+    """The paper's step index, floor(50 (1 - t / T)), and 49 for t = 0.
 
     For 50 DDIM steps with Stable Diffusion's spacing (t = 981, 961, ..., 1) this is exactly the step's index.
+
+    Args:
+        t: timestep of the training schedule, 0 to T - 1.
+        train_timesteps: T.
+
+    Returns:
+        0 (pure noise) to 49.
     """
     # Multiply before dividing: exact for integers, where 1 - t / T would round.
     step = math.floor(REFERENCE_STEPS * (train_timesteps - t) / train_timesteps)

@@ -31,8 +31,7 @@ GROUP = re.compile(r"^(?:(down|up)_blocks\.\d+|(mid)_block)(\+s)?$")
 class Settings:
     """Settings of the method for one model family and size. Each part can be switched off on its own.
 
-    Every tau is a window in reference steps, 0 (never) to 50 (always, except at t = 0 itself, which is step 50; only
-    schedulers without an offset reach it, in their last call).
+    Every tau is a window in reference steps, 0 (never) to 50 (always).
 
     Args:
         dilation: full name of a U-Net convolution -> its factor d >= 1, or [vertical, horizontal] factors.
@@ -88,13 +87,21 @@ class Settings:
         return Settings.load, (self.to_dict(),)  # mapping proxies can be neither pickled nor copied
 
     def factors(self, step: int, *, base_pass: bool = False) -> dict[str, Factor]:
-        """Factors of the layers dilated at a reference step, in the main or the base pass."""
+        """Factors of the layers dilated at a reference step.
+
+        Args:
+            step: reference step, 0 (pure noise) to 49.
+            base_pass: in the base pass of noise-damped guidance instead of the main pass.
+
+        Returns:
+            Full name of each dilated convolution -> its factor, or (vertical, horizontal) factors.
+        """
         if base_pass:
             return factors_at(self.noise_damped_dilation, self.noise_damped_tau, self.progressive, step)
         return factors_at(self.dilation, self.tau, self.progressive, step)
 
     def at(self, step: int, *, base_pass: bool = False) -> tuple[dict[str, Factor], tuple[str, ...]]:
-        """`factors` at a reference step, and the names of those layers dispersed as well."""
+        """`factors`, with the same arguments, and the names of those layers that are dispersed as well."""
         factors = self.factors(step, base_pass=base_pass)
         dispersed = self.dispersed if step < self.dispersed_tau else ()
         return factors, tuple(name for name in dispersed if name in factors)

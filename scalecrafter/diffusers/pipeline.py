@@ -31,7 +31,7 @@ class ScaleCrafterPipeline(DiffusionPipeline):
         return kind(**{name: part for name, part in given.items() if name in accepted})
 
     # Never called, as `__new__` returns another class: diffusers reads from it what a folder may hold.
-    def __init__(
+    def __init__(  # type: ignore[no-untyped-def]  # diffusers takes annotations as the types of parts
         self,
         vae,
         unet,
