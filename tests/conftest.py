@@ -33,6 +33,28 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_convolutions():
+    """PyTorch's own convolutions: on the small feature maps of tiny pipelines oneDNN's take seven times as long.
+
+    Tests with the fixture ``onednn`` have those, as users do: of true networks, and of how batches round.
+    """
+    import torch
+
+    torch.backends.mkldnn.enabled = False
+    yield
+    torch.backends.mkldnn.enabled = True
+
+
+@pytest.fixture
+def onednn():
+    import torch
+
+    torch.backends.mkldnn.enabled = True
+    yield
+    torch.backends.mkldnn.enabled = False
+
+
 @pytest.fixture
 def pipe(tmp_path):
     """A fresh tiny StableDiffusionPipeline."""

@@ -26,6 +26,8 @@ from eval.resize import resize
 from eval.score import score_alone
 from tests.eval.helpers import smooth_images
 
+pytestmark = pytest.mark.usefixtures("onednn")
+
 
 def to_tensor(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2)

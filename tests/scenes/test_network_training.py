@@ -25,6 +25,8 @@ from experiments.scenes.training.damaged import (
 )
 from experiments.scenes.training.data import MOST_COPIES, counting_scenes, spots, with_copies
 
+pytestmark = pytest.mark.usefixtures("onednn")
+
 TINY = (CropSource(128, 6, 4),)
 
 
