@@ -16,8 +16,6 @@ import tempfile
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import torch
-
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120  # seconds until a test gives up waiting for a process
 
@@ -33,7 +31,6 @@ def main(module: str, arguments: tuple[str, ...], environment: dict[str, str], o
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [module, *arguments]
-    torch.backends.mkldnn.enabled = False  # as in the tests, so that images are the same
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:

@@ -33,11 +33,11 @@ def own_cache(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module")
 def own_convolutions():
     """PyTorch's own convolutions: on the small feature maps of tiny pipelines oneDNN's take seven times as long.
 
-    Tests with the fixture ``onednn`` have those, as users do: of true networks, and of how batches round.
+    Other tests have oneDNN's, as users have: of whole runs, of how batches round, of true networks.
     """
     import torch
 
@@ -48,11 +48,12 @@ def own_convolutions():
 
 @pytest.fixture
 def onednn():
+    """For a test of a large network where `own_convolutions` are used."""
     import torch
 
-    torch.backends.mkldnn.enabled = True
+    before, torch.backends.mkldnn.enabled = torch.backends.mkldnn.enabled, True
     yield
-    torch.backends.mkldnn.enabled = False
+    torch.backends.mkldnn.enabled = before
 
 
 @pytest.fixture

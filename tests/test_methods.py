@@ -16,6 +16,8 @@ from experiments.setup.compose import compose_config
 from experiments.setup.schema import CONF
 from tests.tiny import PIPELINES, generate
 
+pytestmark = pytest.mark.usefixtures("own_convolutions")
+
 # Name of the method -> overrides with which it acts on the tiny pipeline.
 METHODS = {
     "direct": [],

@@ -21,8 +21,6 @@ from experiments.setup.grid import read_grid
 from experiments.setup.runs import build_run
 from tests.eval.helpers import smooth_images
 
-pytestmark = pytest.mark.usefixtures("onednn")
-
 CAPTIONS = ["a cat", "a red dog", "two birds", "the sea", "an old tree", "a b c"]
 
 

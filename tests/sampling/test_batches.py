@@ -15,8 +15,6 @@ from experiments.scoring.runs import costs_per_image
 from tests.sampling.test_generate import contents, run_of
 from tests.tiny import generate, tiny_overrides
 
-pytestmark = pytest.mark.usefixtures("onednn")
-
 MORE_THAN_THERE_IS = 2**50  # bytes
 
 

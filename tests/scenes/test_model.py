@@ -20,8 +20,6 @@ from scalecrafter.convolutions import find_convolutions
 from scalecrafter.pipeline import model_family, training_size
 from scalecrafter.settings import Settings
 
-pytestmark = pytest.mark.usefixtures("onednn")
-
 UNSEEN = 90210  # a seed of `sample_scenes` that nothing else uses
 
 

@@ -25,8 +25,6 @@ from experiments.scenes.training.damaged import (
 )
 from experiments.scenes.training.data import MOST_COPIES, counting_scenes, spots, with_copies
 
-pytestmark = pytest.mark.usefixtures("onednn")
-
 TINY = (CropSource(128, 6, 4),)
 
 

@@ -19,8 +19,6 @@ from experiments.scenes.training.autoencoder import to_tensor
 from experiments.scenes.training.damaged import HARMLESS
 from experiments.scenes.training.data import counting_scenes, spots, with_copies
 
-pytestmark = pytest.mark.usefixtures("onednn")
-
 UNSEEN = 90211  # a seed of `sample_scenes` that nothing else uses
 CROPS = Crops(64, 4)
 BETWEEN = pytest.param((256, 256), marks=pytest.mark.slow)

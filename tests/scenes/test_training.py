@@ -22,8 +22,6 @@ from experiments.scenes.training.autoencoder import (
 from experiments.scenes.training.data import rendered
 from experiments.scenes.training.loop import TrainingSchedule, run_training, step_generator
 
-pytestmark = pytest.mark.usefixtures("onednn")
-
 SCHEDULE = TrainingSchedule("toy", steps=400, batch=4, learning_rate=0.1, ema=0.9, warmup=10)
 
 

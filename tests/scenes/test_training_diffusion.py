@@ -13,8 +13,6 @@ from experiments.scenes.training import diffusion
 from experiments.scenes.training.data import close_ups
 from experiments.scenes.training.diffusion import CAPTION_DROPOUT, TextToImage, train_diffusion
 
-pytestmark = pytest.mark.usefixtures("onednn")
-
 
 def logged(path):
     return [json.loads(line) for line in path.read_text().splitlines()]

@@ -14,8 +14,6 @@ from experiments.scoring import libraries
 from experiments.scoring.libraries import Comparison, inception_at_hand
 from tests.eval.helpers import encode_png, smooth_images, write_shard
 
-pytestmark = pytest.mark.usefixtures("onednn")
-
 
 def write_images(folder: Path, n: int, seed: int) -> Path:
     folder.mkdir()

@@ -1,5 +1,7 @@
 """HiDiffusion against a U-Net spelled out layer by layer, and the numbers of its public code."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -113,7 +115,8 @@ def level_sizes(unet, side, timestep, tmp_path):
     pipe.unet = unet
     for level, block in enumerate(unet.down_blocks):
         block.resnets[1].register_forward_hook(lambda module, args, y, n=level: seen.update({n: y.shape[-1]}))
-    with torch.no_grad(), HiDiffusion().enable(pipe, height=4 * side, width=4 * side), fake:
+    large = fake if len(unet.down_blocks) == 3 else nullcontext()  # attention to the tokens of a high resolution
+    with torch.no_grad(), HiDiffusion().enable(pipe, height=4 * side, width=4 * side), large:
         prediction = unet(timestep=timestep, **inputs_for(pipe, side, side, 1)).sample
     assert prediction.shape[-1] == side
     return [seen[level] for level in range(1, len(unet.down_blocks))]
@@ -123,10 +126,8 @@ def level_sizes(unet, side, timestep, tmp_path):
     ("side", "timestep", "expected"),
     [
         (128, 981, [32, 16, 8]),
-        (128, 581, [64, 32, 16]),
         (256, 981, [32, 16, 8]),
         (256, 601, [64, 32, 16]),
-        (256, 281, [128, 64, 32]),
         (160, 981, [40, 20, 10]),
         (84, 981, [21, 11, 6]),
     ],
@@ -143,10 +144,8 @@ def test_level_sizes_of_sd(tmp_path, side, timestep, expected):
     [
         (256, 981, [128, 32]),
         (256, 801, [64, 32]),
-        (256, 581, [128, 64]),
         (512, 981, [128, 32]),
         (512, 601, [128, 64]),
-        (512, 281, [256, 128]),
     ],
 )
 def test_level_sizes_of_sdxl(tmp_path, side, timestep, expected):
