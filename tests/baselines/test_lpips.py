@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from baselines.lpips import lpips_vgg, vgg_weights
 
@@ -69,6 +68,8 @@ def random_vgg(monkeypatch):
 
 def test_lpips_equals_torchmetrics_for_each_sample(random_vgg):
     """Values and gradients; values slightly outside [-1, 1], as decoded predictions have, are accepted."""
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # seconds, which no other test needs
+
     reference = LearnedPerceptualImagePatchSimilarity(net_type="vgg")
     distance = lpips_vgg(torch.device("cpu"))
     images, others = torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
