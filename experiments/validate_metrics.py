@@ -58,6 +58,7 @@ def response_figure(responses: pd.DataFrame, groups: int) -> Figure:
             axes.set_title(name)
             axes.set_xticks(range(len(COPIES) + 1))
             axes.set_yscale("symlog", linthresh=LINEAR.get(name, 0.05))
+            axes.yaxis.set_major_formatter("{x:g}")
         for axes in panels[4:]:
             axes.set_xlabel("step")
         for axes in (panels[0], panels[4]):
@@ -140,7 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--size", type=int, default=256, metavar="PIXELS", help="height and width of the scenes (default: 256)")
-    add("--images", type=int, default=64, metavar="N", help="scenes that are damaged (default: 64)")
+    add("--images", type=int, default=RENDERED, metavar="N", help=f"scenes that are damaged (default: {RENDERED})")
     add("--features", choices=EXTRACTORS, default="scenes", help="of FID and KID (default: scenes)")
     add("--weights", metavar="PATH", help="weights file of inception; folder or hub id of dinov2 and clip")
     add("--crops", default="64:4", metavar="SCHEME", help="of pfid_r and pkid_r (default: 64:4)")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from experiments.scenes.renderer.scene import Scene, render, sample_scenes
 
@@ -20,6 +22,13 @@ def renderer_digest() -> str:
     """SHA-256 of the renderer's source, so that a changed renderer invalidates cached features."""
     sources = sorted(RENDERER.glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+def single_threaded_processes() -> ProcessPoolExecutor:
+    """One process for each core, each with one thread of numpy's BLAS: in matrices as small as those of the renderer,
+    more threads mostly wait for each other.
+    """
+    return ProcessPoolExecutor(initializer=threadpool_limits, initargs=(1,))
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,17 @@ the intervals claim to cover (`eval.uncertainty`), and over all references.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
 from tqdm import tqdm
 
 from eval.fid import FixedReference, features_to_fid
 from eval.uncertainty import Estimate, estimate_fid, estimate_kid, estimate_mean, interval_of
+from experiments.scenes.rendered import single_threaded_processes
 from experiments.scoring.scene_sets import COMBINATIONS, DESIGNS, METHODS, Pool, Sets, combinations, pick, sample_sets
-
-THREADS = "OMP_NUM_THREADS"
 
 
 @dataclass(frozen=True)
@@ -120,23 +115,10 @@ def repetition(task: tuple[str, int], pool: Pool, sizes: Sizes, seed: int) -> di
     return measured
 
 
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Processes started meanwhile use one BLAS thread: with more, matrices this small take three times as long."""
-    before = os.environ.get(THREADS)
-    os.environ[THREADS] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[THREADS]
-        if before is not None:
-            os.environ[THREADS] = before
-
-
 def measure_coverage(pool: Pool, repetitions: int, sizes: Sizes, seed: int = 0) -> list[dict[str, object]]:
     """One row for each design and published interval, see `summary`."""
     tasks = [(design, number) for design in DESIGNS for number in range(repetitions)]
-    with single_thread(), ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
+    with single_threaded_processes() as workers:
         done = workers.map(partial(repetition, pool=pool, sizes=sizes, seed=seed), tasks, chunksize=5)
         found = list(tqdm(done, total=len(tasks), desc="repetitions", leave=False, disable=None))
     rows: list[dict[str, object]] = []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from eval.index import look_up
 from eval.library_statistics import is_library_file, load_cleanfid_reference, load_library_reference
 from eval.reference import Reference, load_reference, require_comparable
 from eval.score import require_features
-from experiments.scenes.rendered import rendered_images
+from experiments.scenes.rendered import rendered_images, single_threaded_processes
 from experiments.scoring.feature_spaces import protocol_of
 from experiments.setup.runs import ReferenceSpec
 
@@ -87,12 +88,21 @@ def reference_features(
     """
     if is_stored(spec):
         return [stored_reference(spec, protocol_of(extractor, each)) for each in croppings]
-    references = []
+    usable = list(usable_images(spec, extractor, croppings, cache_dir, size))
+    features: dict[Cropping, np.ndarray] = {}
     with readers(spec) as pool:
-        for cropping, kept, protocol in usable_images(spec, extractor, croppings, cache_dir, size):
-            (features,) = images_to_features(kept, extractor, cache_dir=cache_dir, croppings=[cropping], pool=pool)
-            references.append(Reference(features, protocol))
-    return references
+        for _, same in groupby(sorted(usable, key=contents_of), contents_of):  # each image is decoded once for all
+            parts = list(same)
+            shared = [cropping for cropping, _, _ in parts]
+            found = images_to_features(parts[0][1], extractor, cache_dir=cache_dir, croppings=shared, pool=pool)
+            features |= dict(zip(shared, found, strict=True))
+    return [Reference(features[cropping], protocol) for cropping, _, protocol in usable]
+
+
+def contents_of(usable: tuple[Cropping, list[LazyImage], dict[str, Any]]) -> str:
+    """The hash over the contents of the images that serve for a cropping."""
+    digest: str = usable[2]["sha256"]
+    return digest
 
 
 def reference_protocols(
@@ -168,7 +178,7 @@ def stored_reference(spec: ReferenceSpec, expected: dict[str, Any]) -> Reference
 
 def readers(spec: ReferenceSpec) -> AbstractContextManager[Executor | None]:
     """Processes for rendering; None, which means threads, for reading files."""
-    return ProcessPoolExecutor() if spec.source == SCENES else nullcontext()
+    return single_threaded_processes() if spec.source == SCENES else nullcontext()
 
 
 def describe(spec: ReferenceSpec, height: int, width: int) -> str:

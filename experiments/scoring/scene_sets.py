@@ -9,7 +9,7 @@ holds every combination of object, colour and background once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from eval.features import FeatureExtractor, images_to_features
-from experiments.scenes.rendered import RenderedImage, rendered_images
+from experiments.scenes.rendered import RenderedImage, rendered_images, single_threaded_processes
 from experiments.scenes.scene_counter import SceneCounter
 from experiments.scenes.scene_features import SceneFeatures
 
@@ -61,7 +61,7 @@ def render_pool(scenes: int, side: int, cache_dir: Path) -> Pool:
     images = rendered_images(scenes, POOL_SEED, side, side)
     images.sort(key=lambda image: (image.scene.object, image.scene.colour, image.scene.background))
     extractor, threads = FeaturesAndCopies(), torch.get_num_threads()
-    with ProcessPoolExecutor() as renderers:
+    with single_threaded_processes() as renderers:
         torch.set_num_threads(1)  # the renderers occupy all cores: more threads make the small network slower
         single, repeated = (
             pool_features(version, extractor, cache_dir, renderers)
@@ -72,7 +72,7 @@ def render_pool(scenes: int, side: int, cache_dir: Path) -> Pool:
 
 
 def pool_features(
-    images: Sequence[RenderedImage], extractor: FeatureExtractor, cache_dir: Path, renderers: ProcessPoolExecutor
+    images: Sequence[RenderedImage], extractor: FeatureExtractor, cache_dir: Path, renderers: Executor
 ) -> np.ndarray:
     (found,) = images_to_features(images, extractor, cache_dir=cache_dir, pool=renderers)
     return found.astype(np.float64)

@@ -59,7 +59,7 @@ class ResolutionConfig:
     name: str = MISSING
     scale_height: float = MISSING
     scale_width: float = MISSING
-    images: int = MISSING  # how many prompts=scenes has, and ablations have, unless prompts.limit says otherwise
+    images: int = MISSING  # how many prompts=scenes has, unless an experiment or prompts.limit says otherwise
 
 
 @dataclass

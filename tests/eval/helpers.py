@@ -22,6 +22,7 @@ class MeanColour:
 
     name = "mean colour/4"
     dim = 4
+    resizing = "none"
 
     def __init__(self, digest: str = "1") -> None:
         self.digest = digest
