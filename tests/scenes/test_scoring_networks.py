@@ -45,8 +45,9 @@ def damaged_crops(kind: str, step: int, count: int = 24, size: int = 256) -> np.
 
 @pytest.mark.parametrize("side", [128, 256, 512])
 def test_structure_recognises_unseen_scenes(side):
-    scenes = sample_scenes(48, UNSEEN)
-    found = SceneFeatures().predict(rendered(48, side))
+    count = 48 if side < 512 else 24
+    scenes = sample_scenes(count, UNSEEN)
+    found = SceneFeatures().predict(rendered(count, side))
     for factor in ("object", "colour", "background"):
         assert np.mean([f == getattr(s, factor) for f, s in zip(found[factor], scenes, strict=True)]) >= 0.97
 
