@@ -35,7 +35,7 @@ SMOKE_DIR ?= /tmp/scalecrafter-smoke
 # Several processes with one thread each are faster than with all threads each.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup test test-slow test-faults lint format type reproduce-table reproduce-table-full ablations gallery report validate-metrics notebooks train-scenes smoke clean
+.PHONY: help setup test test-slow test-faults lint format type reproduce-table reproduce-table-full preview ablations gallery report validate-metrics notebooks train-scenes smoke clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ reproduce-table: $(STAMP) ## Generate, score and print the main table (resumes; 
 
 reproduce-table-full: OVERRIDES += experiment.skip=[]
 reproduce-table-full: reproduce-table ## The same, with the rows that take longest
+
+preview: $(STAMP) ## Draw one prompt with all methods at 4 and 16 times the area, in two minutes
+	$(PY) -m experiments.demo.preview $(strip $(OVERRIDES)) $(if $(MODEL_PATH),'model.path="$(MODEL_PATH)"')
 
 ablations: $(STAMP) ## Run all ablations, each with a table and a chart
 	@status=0; for file in conf/experiment/ablate_*.yaml; do name=$$(basename $$file .yaml); \

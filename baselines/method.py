@@ -50,6 +50,7 @@ class Calls:
         timestep: timestep of a call made with the method enabled; None: a call of the plain U-Net.
         differentiated: the decoded prediction is differentiated with respect to the latent as well: "kept", or
             "recomputed" with `baselines.clean_images.recomputed`.
+        added: samples by which the method, enabled, enlarges each call or that it calls the U-Net with once more.
     """
 
     times: int
@@ -58,6 +59,7 @@ class Calls:
     width: int
     timestep: float | None = None
     differentiated: str | None = None
+    added: int = 0
 
 
 class Method(Protocol):

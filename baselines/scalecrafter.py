@@ -64,7 +64,14 @@ class ScaleCrafter(UNetMethod):
             step = step_of_call(pipe.scheduler, timestep)
             kind = settings.at(step), step < settings.noise_damped_tau and settings.at(step, base_pass=True)
             kinds.setdefault(repr(kind), []).append(timestep)
-        return [replace(at_full_size, times=len(alike), timestep=alike[0]) for alike in kinds.values()]
+        found = []
+        for alike in kinds.values():
+            step = step_of_call(pipe.scheduler, alike[0])
+            damped = request.sampler.guided and step < settings.noise_damped_tau
+            base_pass = damped and settings.at(step) != settings.at(step, base_pass=True)
+            added = request.samples // 2 if base_pass else 0
+            found.append(replace(at_full_size, times=len(alike), timestep=alike[0], added=added))
+        return found
 
     def enable(self, pipe: Any, *, height: int, width: int) -> Handle:
         check_pipeline(pipe, height, width)

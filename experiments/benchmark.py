@@ -11,6 +11,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,8 @@ from experiments.setup.command_line import command
 from experiments.setup.compose import compose_config
 from experiments.setup.identity import environment
 from experiments.setup.models import ModelSource
-from scalecrafter.pipeline import training_size
+from scalecrafter.decode import tiled_decoding
+from scalecrafter.pipeline import latent_size, training_size
 from scalecrafter.settings import Settings
 
 SIDES = {"x4": (2, 2), "x8": (2, 4), "x16": (4, 4)}  # (height, width) relative to the training size
@@ -46,6 +48,13 @@ class WithoutDilation(ScaleCrafter):
     def resolve(self, pipe: Any, height: int, width: int) -> Settings:
         settings = super().resolve(pipe, height, width)
         return replace(settings, dilation=dict.fromkeys(settings.dilation, 1.0), tau=50)
+
+
+class TiledDecoding(UNetMethod):
+    """The plain model, whose images are decoded in tiles of the training size."""
+
+    def enable(self, pipe: Any, *, height: int, width: int) -> AbstractContextManager[Any]:
+        return tiled_decoding(pipe.vae, tile_size=max(latent_size(pipe, training_size(pipe))))
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ def benchmark_rows(tables: Mapping[float | str, str | Path] | None = None) -> tu
         Row("inner layers dispersed / dilated", dispersed, 25 / 9, baseline=scalecrafter(changes=inner)),
         Row("inner layers dispersed", dispersed, 1.03, ("memory",)),
         Row("noise-damped guidance", scalecrafter(changes=damped), 1.55, ("unet", "memory")),
+        Row("tiled decoding", TiledDecoding(), 1.5, ("decoding",)),
         Row("attention scaling", AttentionScaling(), 1.05),
         Row(
             "MultiDiffusion, 8 windows a call / 1",

@@ -23,8 +23,8 @@ from scalecrafter.settings import Settings, available_settings
 
 AREA_RATIO = {"x4": 4.0, "x6_25": 6.25, "x8": 8.0, "x16": 16.0}
 ELONGATED, LONGEST = 8.0, 4.0  # the area ratio that stands for growths of 2 and 4, and the growth of its longer side
-# Growth of the longer side up to which nothing is dilated. Chosen by us, not measured and not from the paper, whose
-# smallest size is a growth of 2: where a model starts to repeat objects has not been counted at sizes in between.
+# Growth of the longer side up to which nothing is dilated. Not from the paper, whose smallest size is growth 2. Up
+# to it the embedded scenes model does not repeat objects (docs/pipelines.md); other models were not measured.
 DEAD_BAND = 1.25
 
 log = logging.getLogger(__name__)
@@ -145,8 +145,13 @@ def described(weights: Mapping[float, float], settings: Settings) -> str:
 
 
 def shipped_tables(pipe: Any) -> dict[float, Settings]:
-    """Area ratio -> settings shipped for the model's family; empty if it is unknown."""
-    family, names = model_family(pipe.unet), available_settings()
+    """`family_tables` for a pipeline's model."""
+    return family_tables(model_family(pipe.unet))
+
+
+def family_tables(family: str | None) -> dict[float, Settings]:
+    """Area ratio -> settings shipped for a model family (sd15, sd21, sdxl); empty if it is unknown."""
+    names = available_settings()
     return {
         area: Settings.load(f"{family}_{name}") for name, area in AREA_RATIO.items() if f"{family}_{name}" in names
     }

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
 
-def find_convolutions(unet: nn.Module, names: Iterable[str]) -> dict[str, list[nn.Conv2d]]:
+def find_convolutions(
+    unet: nn.Module, names: Iterable[str], places: Mapping[str, str] | None = None
+) -> dict[str, list[nn.Conv2d]]:
     """Resolve each table entry to its Conv2d modules: one, or the base and the first factors where LoRA wraps it.
 
     Dilating both the base and LoRA's own spatial kernel equals dilating the merged kernel.
+
+    Args:
+        places: name of every convolution in settings -> in ``unet``, where they differ.
 
     Raises:
         ValueError: a name is not a convolution of ``unet`` with an odd kernel and zero "same" padding, or is wrapped
@@ -20,7 +25,7 @@ def find_convolutions(unet: nn.Module, names: Iterable[str]) -> dict[str, list[n
     """
     found: dict[str, list[nn.Conv2d]] = {}
     for name in names:
-        module: Any = module_at(unet, name)
+        module: Any = module_at(unet, places.get(name, name) if places else name)
         parts = [module]
         if module is not None and hasattr(module, "base_layer"):
             dora = getattr(module, "lora_variant", None) or any(getattr(module, "use_dora", {}).values())
@@ -31,7 +36,8 @@ def find_convolutions(unet: nn.Module, names: Iterable[str]) -> dict[str, list[n
                 )
             parts = [module.base_layer, *module.lora_A.values()]
         if not all(is_spatial(part) for part in parts):
-            known = [n.removesuffix(".base_layer") for n, m in unet.named_modules() if is_spatial(m)]
+            own = (n.removesuffix(".base_layer") for n, m in unet.named_modules() if is_spatial(m))
+            known = list(places or own)
             raise ValueError(
                 f"the settings name {name!r}, which is not a 3x3 convolution of this U-Net{nearest_names(name, known)}"
             )

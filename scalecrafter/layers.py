@@ -23,11 +23,14 @@ from scalecrafter.state import convolution_at, current, resnet_at
 
 
 class FollowingConvolution:
-    """The ``_conv_forward`` of one convolution; a deep copy of the convolution has its class's own."""
+    """The ``_conv_forward`` of one convolution; a deep copy of the convolution has its class's own.
 
-    def __init__(self, name: str, conv: nn.Conv2d) -> None:
+    ``plain`` is what it does in states that leave it as it is, if not the present one.
+    """
+
+    def __init__(self, name: str, conv: nn.Conv2d, plain: Callable[..., Any] | None = None) -> None:
         self.name, self.conv, self.stride = name, conv, conv.stride
-        self.plain = conv._conv_forward
+        self.plain = conv._conv_forward if plain is None else plain
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         key = current.get()

@@ -133,12 +133,7 @@ class Settings:
         if not isinstance(source, (str, Path)):
             return from_values(source)
         path = settings_path(str(source))
-        try:
-            return from_values(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-        except RecursionError as error:
-            raise ValueError(f"{path}: nested too deeply to be settings") from error
-        except (yaml.YAMLError, ValueError) as error:
-            raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        return from_text(path.read_bytes(), str(path))
 
     def changed(self, values: Mapping[str, Any]) -> Settings:
         """The same settings with other values of some fields, given as in a YAML file; ValueError as `load`."""
@@ -151,6 +146,16 @@ class Settings:
             values[name] = {k: list(d) if isinstance(d, tuple) else d for k, d in values[name].items()}
         freeu = None if self.freeu is None else asdict(self.freeu)
         return values | {"dispersed": list(self.dispersed), "freeu": freeu}
+
+
+def from_text(text: str | bytes, source: str) -> Settings:
+    """`Settings` from YAML; ValueError as `Settings.load`, which says that they are from ``source``."""
+    try:
+        return from_values(yaml.safe_load(text) or {})
+    except RecursionError as error:
+        raise ValueError(f"{source}: nested too deeply to be settings") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{source}: {' '.join(str(error).split())}") from error
 
 
 def from_values(values: Mapping[str, Any]) -> Settings:

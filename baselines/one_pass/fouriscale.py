@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.attention_scaling import check_projections
-from baselines.method import Request
+from baselines.method import Calls, Request
 from baselines.one_pass.filtering import Filtering
-from baselines.one_pass.following import OnePass, check_blocks
+from baselines.one_pass.following import OnePass, check_blocks, moment_of
 from baselines.one_pass.sdxl_sizes import Enlargement, enlargement_of
 from scalecrafter.convolutions import find_convolutions
 from scalecrafter.pipeline import is_sdxl, training_size, vae_scale_factor
@@ -117,6 +117,14 @@ class FouriScale(OnePass):
             convolve_padded=self.convolve_padded,
             parity=self.parity,
         )
+
+    def calls(self, pipe: Any, request: Request) -> list[Calls]:
+        """One kind for all steps of equal cost; until the method ends a call has the third branch as well."""
+        found, plan = super().calls(pipe, request), self.plan(pipe, request.height, request.width)
+        if plan is None or not self.third_branch:
+            return found
+        acts = [plan.at(moment_of(pipe.scheduler, calls.timestep or 0.0)) is not None for calls in found]
+        return [replace(calls, added=len(request.prompts) * act) for calls, act in zip(found, acts, strict=True)]
 
     def generate(self, pipe: Any, request: Request) -> NDArray[np.uint8]:
         own = self if request.sampler.size_condition is None else replace(self, size_conditions=False)

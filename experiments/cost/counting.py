@@ -26,19 +26,24 @@ def counted_evaluations(unet: Any) -> Iterator[list[float]]:
     """Fill a list with the work of each U-Net call, in guidance pairs at the training size: a pair at four times the
     area counts four.
     """
-    side = unet.config.sample_size  # of the latent
-    trained = side**2 if isinstance(side, int) else side[0] * side[1]
     found: list[float] = []
 
     def count(module: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
         samples, _, rows, columns = args[0].shape
-        found.append(samples / 2 * rows * columns / trained)
+        found.append(evaluations(unet, samples, rows, columns))
 
     hook = unet.conv_in.register_forward_pre_hook(count)
     try:
         yield found
     finally:
         hook.remove()
+
+
+def evaluations(unet: Any, samples: int, rows: int, columns: int) -> float:
+    """The work of a call on so many latents of this size, in guidance pairs at the training size."""
+    side = unet.config.sample_size  # of the latent
+    trained = side**2 if isinstance(side, int) else side[0] * side[1]
+    return samples / 2 * rows * columns / trained
 
 
 def unet_inputs(unet: Any, samples: int, rows: int, columns: int, tokens: int) -> dict[str, Any]:
@@ -105,12 +110,12 @@ def cost_of(call: Callable[[], Any], unet: Any, *, gradient: bool = False) -> Co
     """
     held, counter = HeldMemory(), FlopCounterMode(display=False)
     both: Any = nullcontext() if gradient else held
-    with counted_evaluations(unet) as evaluations, counter, both:
+    with counted_evaluations(unet) as counted, counter, both:
         call()
     if gradient:
         with held:
             call()
-    return Cost(counter.get_total_flops(), held.most, sum(evaluations))
+    return Cost(counter.get_total_flops(), held.most, sum(counted))
 
 
 def disk_needed(height: int, width: int, count: int) -> int:

@@ -52,6 +52,20 @@ def time_sampling(pipe: Any, method: UNetMethod, request: Request, calls: int) -
     return (time.perf_counter() - started) / calls
 
 
+def time_decoding(pipe: Any, method: UNetMethod, request: Request, calls: int) -> float:
+    """Seconds of decoding the latents of a request."""
+    vae = pipe.vae
+    shape = len(request.prompts), vae.config.latent_channels, *latent_size(pipe, (request.height, request.width))
+    latents = torch.zeros(shape, dtype=vae.dtype, device=vae.device)
+    with method.enable(pipe, height=request.height, width=request.width), torch.no_grad():
+        synchronize()
+        started = time.perf_counter()
+        for _ in range(calls):
+            vae.decode(latents)
+        synchronize()
+    return (time.perf_counter() - started) / calls
+
+
 def unet_memory(pipe: Any, method: UNetMethod, request: Request, calls: int) -> float:
     """Peak bytes of tensors during one U-Net call, weights included."""
     call = unet_call(pipe, request)
@@ -80,7 +94,12 @@ class Measure:
     unit: str = "s"
 
 
-MEASURES = {"unet": Measure(time_unet), "sampling": Measure(time_sampling), "memory": Measure(unet_memory, "bytes")}
+MEASURES = {
+    "unet": Measure(time_unet),
+    "sampling": Measure(time_sampling),
+    "decoding": Measure(time_decoding),
+    "memory": Measure(unet_memory, "bytes"),
+}
 
 
 def measure_pairs(

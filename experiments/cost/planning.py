@@ -19,7 +19,7 @@ from tqdm import tqdm
 from baselines.clean_images import recomputed, window_gradient
 from baselines.method import Calls, Request
 from baselines.sampler import sampled_as
-from experiments.cost.counting import ELSEWHERE, Cost, cost_of, disk_needed, unet_inputs
+from experiments.cost.counting import ELSEWHERE, Cost, cost_of, disk_needed, evaluations, unet_inputs
 from experiments.cost.planned import PlannedRun, planned_runs
 from experiments.cost.probing import Probe, device_memory, device_name, probe, tokens_of
 from experiments.setup.architecture import Model, fake
@@ -111,15 +111,28 @@ def decoding_cost(model: Model, height: int, width: int, images: int) -> Cost:
         return cost_of(partial(pipe.vae.decode, latents), pipe.unet)
 
 
-def plan_run(run: PlannedRun) -> Plan:
-    """The plan of one run; ValueError for a method that does not say which calls it makes."""
-    workload = run.workload
+def planned_calls(workload: Workload, images: int) -> list[Calls]:
+    """U-Net calls for a batch of so many images; ValueError for a method that does not say which it makes."""
     if not hasattr(workload.method, "calls"):
         raise ValueError(f"{workload.method_name} cannot be planned: it does not define its calls (Method.calls)")
-    batch = min(workload.batch_size, run.images)
-    request = Request(["a"] * batch, list(range(batch)), workload.height, workload.width, workload.sampler)
+    request = Request(["a"] * images, list(range(images)), workload.height, workload.width, workload.sampler)
     with sampled_as(workload.model.shape, workload.sampler):
-        calls = workload.method.calls(workload.model.shape, request)
+        calls: list[Calls] = workload.method.calls(workload.model.shape, request)
+    return calls
+
+
+def planned_evaluations(workload: Workload, calls: Calls) -> float:
+    """U-Net evaluations of all these calls."""
+    samples = calls.samples + calls.added
+    return calls.times * evaluations(workload.model.shape.unet, samples, calls.height, calls.width)
+
+
+def plan_run(run: PlannedRun) -> Plan:
+    """The plan of one run; ValueError as `planned_calls`."""
+    workload = run.workload
+    batch = min(workload.batch_size, run.images)
+    calls = planned_calls(workload, batch)
+    with sampled_as(workload.model.shape, workload.sampler):
         costs = [(each.times, call_cost(workload, each)) for each in calls]
     costs.append((1, decoding_cost(workload.model, workload.height, workload.width, batch)))
     weights = sum(

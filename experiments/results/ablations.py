@@ -33,7 +33,7 @@ ORDER = (
     *("freeu", "eta"),
 )
 SHOWN = [SCORES[name] for name in ("kid_r", "fid_r", "pkid_r", "repetition")] + [SHARES["object_accuracy"]]
-CONTRASTED = ("kid_r", "repetition")
+CONTRASTED = ("kid_r", "pkid_r", "repetition")
 HEAD = """# Ablations on {models}
 
 Made with `make ablations`: {prompts} prompts per run. For each file in `conf/experiment/`: its claim, the paired

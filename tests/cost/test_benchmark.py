@@ -9,7 +9,7 @@ import torch
 from baselines.direct import Direct
 from baselines.method import Request, Sampler
 from experiments import benchmark, run
-from experiments.benchmark import benchmark_rows, main
+from experiments.benchmark import TiledDecoding, benchmark_rows, main
 from experiments.cost import measuring, solver
 from experiments.cost.measuring import MEASURES, Measure, measure_pairs, unet_memory
 from experiments.results import resuming
@@ -61,6 +61,17 @@ def test_timing_is_the_clock_around_the_calls(pipe, monkeypatch):
     pipe.unet.register_forward_pre_hook(lambda *_: clock.__setitem__(0, clock[0] + 0.05))
     assert MEASURES["unet"].function(pipe, Direct(), REQUEST, 3) == pytest.approx(0.05)
     assert MEASURES["sampling"].function(pipe, Direct(), REQUEST, 3) == pytest.approx(0.10)
+    pipe.vae.decoder.register_forward_pre_hook(lambda *_: clock.__setitem__(0, clock[0] + 0.07))
+    assert MEASURES["decoding"].function(pipe, Direct(), REQUEST, 3) == pytest.approx(0.07)
+
+
+def test_tiles_of_the_row_are_those_of_the_training_size(pipe):
+    """Four of them at four times the area, where the plain row decodes at once."""
+    sides = []
+    pipe.vae.decoder.conv_out.register_forward_pre_hook(lambda _, args: sides.append(args[0].shape[-2:]))
+    for method in (Direct(), TiledDecoding()):
+        MEASURES["decoding"].function(pipe, method, REQUEST, 1)
+    assert [max(side) for side in sides] == [64, 33, 33, 33, 33]  # with one pixel beyond the inner border
 
 
 def test_memory_sees_memory(pipe):

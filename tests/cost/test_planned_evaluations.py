@@ -9,7 +9,7 @@ from experiments.cost import planned as planned_module
 from experiments.cost import planning as plan_module
 from experiments.cost.counting import Cost, counted_evaluations
 from experiments.cost.planned import read_planned
-from experiments.cost.planning import plan_run
+from experiments.cost.planning import plan_run, planned_calls, planned_evaluations
 from experiments.setup.architecture import Model
 from experiments.setup.compose import compose_config
 from experiments.setup.models import load_pipeline
@@ -80,4 +80,7 @@ def test_planned_evaluations_are_those_counted_while_sampling(tiny, counting_onl
     with counted_evaluations(pipe.unet) as counted:
         run.method.generate(pipe, request)
     assert plan_run(planned).evaluations == pytest.approx(sum(counted) / 2)
+    assert sum(
+        planned_evaluations(planned.workload, calls) for calls in planned_calls(planned.workload, 2)
+    ) == pytest.approx(sum(counted))
     assert sum(calls.times for calls in run.method.calls(run.model.shape, request)) <= len(counted)
