@@ -5,6 +5,8 @@ SHELL := /bin/bash
 VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+DEMO := $(VENV)/.installed-demo
+BROWSER := $(VENV)/.browser
 
 # The first interpreter that runs, is new enough and can create a virtual environment (a pyenv shim may exist and fail).
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
@@ -20,6 +22,10 @@ REFERENCE ?=
 RUNS ?=
 RESULTS ?=
 PLAN ?=
+# Options of demo: the person's own pipeline (MODEL=folder MODEL_PATH=DIR), and where it listens; empty: this machine alone.
+MODEL_PATH ?=
+DEMO_HOST ?=
+DEMO_PORT ?=
 EXPERIMENT ?= $(if $(filter scenes,$(MODEL)),table1,paper)
 OVERRIDES = model=$(MODEL) \
 	$(if $(PROMPTS),prompts=$(PROMPTS)) \
@@ -35,13 +41,14 @@ SMOKE_DIR ?= /tmp/scalecrafter-smoke
 # Several processes with one thread each are faster than with all threads each.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup test test-slow test-faults lint format type reproduce-table reproduce-table-full preview ablations gallery report validate-metrics notebooks train-scenes smoke clean
+.PHONY: help setup demo test test-slow test-faults lint format type reproduce-table reproduce-table-full preview ablations gallery report validate-metrics notebooks train-scenes smoke clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  reproduce-table takes MODEL= PROMPTS= PROMPTS_FILE= PROMPTS_LIMIT= REFERENCE= STEPS= RUNS= RESULTS="
 	@echo "  and EXPERIMENT= (paper_1k: the paper's comparison on 1,000 prompts); PLAN=true estimates the cost instead"
+	@echo "  demo takes MODEL=folder MODEL_PATH=DIR DEMO_HOST= DEMO_PORT="
 
 setup: $(STAMP) ## Create the virtual environment from the pinned versions
 
@@ -60,7 +67,27 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PY)" -m compileall -qq -j 0 "$(VENV)/lib" || true
 	@touch $@
 
-test: $(STAMP) ## Run the tests (no GPU, no network)
+# Gradio 6.31 asks for Pillow below 13, and works with the pinned 13: it is installed without its requirements, and then
+# all of these but Pillow.
+$(DEMO): $(STAMP)
+	@echo "Installing what the page needs into $(VENV) (once)"
+	@"$(PY)" -m pip install --quiet --no-compile --no-deps -c constraints.txt gradio
+	@"$(PY)" -c 'from importlib.metadata import requires as r; \
+		print(*(x for x in r("gradio") if "extra ==" not in x and not x.startswith("pillow")), sep="\n")' >"$@.txt"
+	@"$(PY)" -m pip install --quiet --no-compile -c constraints.txt -r "$@.txt" 2>&1 | grep -v "pillow\|resolver" || true
+	@"$(PY)" -c "import gradio" && touch $@
+
+# For tests in a browser. Where it cannot be installed they are skipped, and the summary of the tests says so.
+$(BROWSER): $(DEMO)
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } \
+		>/dev/null 2>&1 || echo "Chromium is missing and was not installed: tests in a browser will be skipped"
+	@touch $@
+
+demo: $(DEMO) ## Draw in a local web page, any method beside direct inference (docs/demo.md)
+	$(PY) -m experiments.demo model=$(MODEL) $(if $(MODEL_PATH),'model.path="$(MODEL_PATH)"') \
+		$(if $(DEMO_HOST),--host $(DEMO_HOST)) $(if $(DEMO_PORT),--port $(DEMO_PORT))
+
+test: $(BROWSER) ## Run the tests (no GPU, no network)
 	$(SIDE_BY_SIDE) $(PY) -m pytest -q -m "not slow and not gpu and not faults" -n logical --maxprocesses=8 --dist=loadfile
 
 test-slow: $(STAMP) ## Run the slow tests

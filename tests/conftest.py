@@ -23,6 +23,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say that the tests in a browser were skipped: nobody would notice."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if "browser" in report.keywords]
+    if skipped:
+        reason = skipped[0].longrepr[2].removeprefix("Skipped: ")
+        terminalreporter.write_line(
+            f"{len(skipped)} tests in a browser were skipped ({reason}): install Chromium (Debian: apt-get install "
+            "chromium) and the extras dev and demo, as make test does",
+            yellow=True,
+        )
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     gc.unfreeze()
 

@@ -93,15 +93,19 @@ def test_imports_go_down_only() -> None:
 
 
 def test_everything_imported_is_declared() -> None:
-    """In pyproject.toml: what `scalecrafter` imports in the dependencies, the rest there or in the extra benchmark."""
+    """In pyproject.toml: what `scalecrafter` imports in the dependencies, the rest there or in the extra benchmark,
+    and for the page in the extra demo.
+    """
     tomllib = pytest.importorskip("tomllib")  # Python 3.11
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     library = project["dependencies"]
     benchmark = [*library, *project["optional-dependencies"]["benchmark"]]
+    demo = [*benchmark, *project["optional-dependencies"]["demo"]]
     providers = importlib.metadata.packages_distributions()
     undeclared = {}
     for path in SOURCES:
-        lines = library if path.relative_to(ROOT).parts[0] == "scalecrafter" else benchmark
+        place = path.relative_to(ROOT).parts
+        lines = library if place[0] == "scalecrafter" else demo if place[:2] == ("experiments", "demo") else benchmark
         declared = {re.split(r"[<>=\[ ]", line)[0].lower().replace("_", "-") for line in lines}
         for name in {name.partition(".")[0] for name in imported_modules(path.read_text(encoding="utf-8"))}:
             if name not in sys.stdlib_module_names | TOP_LEVEL:

@@ -1,1 +1,3 @@
-"""A configuration comes in; pictures to look at go out. Nothing here is scored or kept as a run."""
+"""In: a model, and what somebody wants to see of it. Out: pictures to look at, in a local web page (a command) and in
+files; nothing here is scored or kept as a run.
+"""

@@ -9,7 +9,6 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from experiments.sampling.manifest import NAME, Record, append_line, remember_im
 from experiments.setup.identity import environment
 from experiments.setup.runs import Run
 from experiments.setup.stopping import unbroken
-from scalecrafter.decode import tiled_decoding
 
 log = logging.getLogger(__name__)
 
@@ -109,9 +107,9 @@ def sample_batch(run: Run, prompts: Sequence[Prompt], size: int) -> Batch:
     filled = [*prompts, *[prompts[-1]] * (size - len(prompts))]
     seeds = [prompt_seed(run.seed, prompt.id) for prompt in filled]
     request = Request([prompt.text for prompt in filled], seeds, run.height, run.width, run.sampler)
-    pipe, tiled = run.model.load(), run.model.tiles(run.height, run.width)
+    pipe = run.model.load()
     started = time.perf_counter()
-    with counted_evaluations(pipe.unet) as evaluations, tiled_decoding(pipe.vae) if tiled else nullcontext():
+    with counted_evaluations(pipe.unet) as evaluations, run.model.decoding(run.height, run.width):
         images = run.method.generate(pipe, request)[: len(prompts)]
     share = len(prompts) / size
     cost = {"images": len(prompts), "batch": size, "seconds": round(share * (time.perf_counter() - started), 3)}

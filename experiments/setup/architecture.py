@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from experiments.setup.models import ModelSource, check_model, load_pipeline, pipeline_named, resolve_dtype
-from scalecrafter.decode import TILE
+from scalecrafter.decode import TILE, tiled_decoding
 from scalecrafter.pipeline import vae_scale_factor
 
 SHIPPED = Path(__file__).parent / "architectures"
@@ -67,6 +67,10 @@ class Model:
         """Whether images of this size in pixels are decoded in more than one tile."""
         longest, one_tile = max(height, width), TILE * vae_scale_factor(self.shape)
         return self.source.tiled_above is not None and longest > max(self.source.tiled_above, one_tile)
+
+    def decoding(self, height: int, width: int) -> AbstractContextManager[None]:
+        """In which the loaded pipeline decodes images of this size in pixels: in tiles, or at once."""
+        return tiled_decoding(self.load().vae) if self.tiles(height, width) else nullcontext()
 
 
 def open_model(source: ModelSource) -> Model:
