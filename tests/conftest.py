@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+gc.set_threshold(50_000, 20, 20)  # rarely: with Python's own, collections take a tenth of the time
+
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Leave what the imports made out of every later garbage collection."""
@@ -43,6 +45,29 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="module")
+def own_convolutions():
+    """PyTorch's own convolutions: on the small feature maps of tiny pipelines oneDNN's take seven times as long.
+
+    Other tests have oneDNN's, as users have: of whole runs, of how batches round, of true networks.
+    """
+    import torch
+
+    torch.backends.mkldnn.enabled = False
+    yield
+    torch.backends.mkldnn.enabled = True
+
+
+@pytest.fixture
+def onednn():
+    """For a test of a large network where `own_convolutions` are used."""
+    import torch
+
+    before, torch.backends.mkldnn.enabled = torch.backends.mkldnn.enabled, True
+    yield
+    torch.backends.mkldnn.enabled = before
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from experiments.setup import schema
 from tests import test_methods
 from tests.tiny import tiny_overrides, tiny_pipeline
 
+pytestmark = pytest.mark.usefixtures("own_convolutions")
+
 ROOT = Path(__file__).resolve().parents[1]
 CONTRACT = [
     test_methods.test_image_has_the_requested_size_and_depends_on_its_seed_only,

@@ -50,57 +50,61 @@ class Web:
         return found
 
 
+class Handler(BaseHTTPRequestHandler):
+    """Answers from the files of ``web``."""
+
+    web: Web
+
+    def log_message(self, *args: object) -> None: ...
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.web.requests.append((self.command, path, self.headers["Range"]))
+        if path.startswith("/api/models/"):
+            self.answer_api(path.removeprefix("/api/models/"))
+        elif path in self.web.files:
+            self.answer_file(path, self.web.files[path])
+        else:
+            self.send_error(404)
+
+    def answer_api(self, path: str) -> None:
+        name, _, _ = path.partition("/tree/" if "/tree/" in path else "/revision/")
+        known = any(each.startswith(f"/{name}/resolve/") for each in self.web.files)
+        body = json.dumps(self.web.tree(name) if "/tree/" in path else {"id": name, "sha": COMMIT, "siblings": []})
+        self.send_response(200 if known else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def answer_file(self, path: str, content: bytes) -> None:
+        start = int((self.headers["Range"] or "bytes=0-")[6:].partition("-")[0]) if self.web.ranges else 0
+        if start and start >= len(content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        kind = hashlib.sha256 if path.endswith(".safetensors") else hashlib.sha1
+        self.send_header("ETag", f'"{kind(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if self.command == "GET":
+            end = start + self.web.breaks.pop(0) if self.web.breaks else len(content)
+            self.wfile.write(content[start:end])
+
+
 @contextmanager
 def serving(web: Web) -> Iterator[Web]:
     """Serve its files on 127.0.0.1 at ``web.url``."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *args: object) -> None: ...
-
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def do_GET(self) -> None:
-            path = unquote(urlsplit(self.path).path)
-            web.requests.append((self.command, path, self.headers["Range"]))
-            if path.startswith("/api/models/"):
-                self.answer_api(path.removeprefix("/api/models/"))
-            elif path in web.files:
-                self.answer_file(path, web.files[path])
-            else:
-                self.send_error(404)
-
-        def answer_api(self, path: str) -> None:
-            name, _, _ = path.partition("/tree/" if "/tree/" in path else "/revision/")
-            known = any(each.startswith(f"/{name}/resolve/") for each in web.files)
-            body = json.dumps(web.tree(name) if "/tree/" in path else {"id": name, "sha": COMMIT, "siblings": []})
-            self.send_response(200 if known else 404)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def answer_file(self, path: str, content: bytes) -> None:
-            start = int((self.headers["Range"] or "bytes=0-")[6:].partition("-")[0]) if web.ranges else 0
-            if start and start >= len(content):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(content)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-            kind = hashlib.sha256 if path.endswith(".safetensors") else hashlib.sha1
-            self.send_header("ETag", f'"{kind(content).hexdigest()}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("Content-Length", str(len(content) - start))
-            self.end_headers()
-            if self.command == "GET":
-                end = start + web.breaks.pop(0) if web.breaks else len(content)
-                self.wfile.write(content[start:end])
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Serving", (Handler,), {"web": web}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     web.url = f"http://127.0.0.1:{server.server_port}"

@@ -8,17 +8,22 @@ import torch
 
 from baselines.direct import Direct
 from baselines.method import Request, Sampler
-from experiments import run
+from experiments import benchmark, run
 from experiments.benchmark import TiledDecoding, benchmark_rows, main
 from experiments.cost import measuring, solver
 from experiments.cost.measuring import MEASURES, Measure, measure_pairs, unet_memory
+from experiments.results import resuming
 from experiments.results.resuming import measure_resume
 
 REQUEST = Request(["a"], [0], 64, 64, Sampler(2))
 
 
+SMALL = ["metrics.reference_count=12", "metrics.reference_minimum=2", "metrics.repetition=null"]
+
+
 def test_every_row_is_reported(save_pipeline, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(measuring, "SHORTEST", 0)
+    monkeypatch.setattr(benchmark, "measure_resume", lambda *each: measure_resume(*each[:3], [*each[3], *SMALL]))
     folder = save_pipeline("sd15")
     options = ["--pairs", "1", "--sampling-pairs", "1", "--steps", "1", "--resolutions", "x4"]
     options += ["--resume-images", "5", "--resume-runs", "0"]
@@ -80,8 +85,9 @@ def test_memory_sees_memory(pipe):
     assert 39e6 < more - weights < 41e6
 
 
-def test_what_is_resumed_is_finished_and_stays_as_it_is(pipe_folder, tmp_path):
+def test_what_is_resumed_is_finished_and_stays_as_it_is(pipe_folder, tmp_path, monkeypatch):
     """The first call scores the flat images, the second makes nothing."""
+    monkeypatch.setattr(resuming, "IMAGES_PER_RUN", 6)
     seen = []
 
     def main(line):
@@ -91,10 +97,9 @@ def test_what_is_resumed_is_finished_and_stays_as_it_is(pipe_folder, tmp_path):
             {p: p.stat().st_mtime_ns for each in folders for p in each.rglob("*.*") if ".hydra" not in p.parts}
         )
 
-    options = ["metrics.reference_count=12", "metrics.reference_minimum=2", "metrics.repetition=null"]
-    found = measure_resume(main, 5, 2, ["model=folder", f"model.path={pipe_folder}", *options])
+    found = measure_resume(main, 5, 2, ["model=folder", f"model.path={pipe_folder}", *SMALL])
     assert len(found) == 2
-    for first, second, runs, images in ((*seen[:2], 1, 5), (*seen[2:], 2, 128)):
+    for first, second, runs, images in ((*seen[:2], 1, 5), (*seen[2:], 2, 12)):
         assert first == second
         assert len([path for path in first if path.suffix == ".png"]) == images
         assert len([path for path in first if path.name == "metrics.json"]) == runs

@@ -19,7 +19,7 @@ from experiments.cost.measuring import unet_memory
 from experiments.cost.planned import planned_runs, read_planned
 from experiments.cost.planning import h100_hours, plan_run, plan_text
 from experiments.cost.probing import Probe
-from experiments.setup.architecture import fake, load_architecture, open_architecture
+from experiments.setup.architecture import fake, load_architecture
 from experiments.setup.grid import read_grid
 from experiments.setup.models import ModelSource, load_pipeline
 from tests.tiny import tiny_overrides
@@ -215,29 +215,6 @@ def test_a_lab_can_afford_the_papers_comparison(experiment, most):
     hours = {(run.workload.resolution, run.workload.method_name): h100_hours([plan_run(run)]) for run in runs}
     assert len(hours) == {"paper": 1 + 4 * 4 + 2, "paper_1k": 1 + 6 + 3}[experiment]
     assert 0.5 * most < sum(hours.values()) <= most, hours
-
-
-def test_probe_times_growing_calls(pipe_folder):
-    model = open_architecture(ModelSource("folder", str(pipe_folder), dtype="float32"))
-    made = probe_module.probe(model, 40)
-    assert made.largest == 40
-    assert len(made.timed) == 3  # latents of side 16, 32, 40
-    flops = [operations for operations, _ in made.timed]
-    assert flops == sorted(flops)
-    assert all(seconds > 0 for _, seconds in made.timed)
-
-
-def test_probe_stops_before_long_calls(pipe_folder, monkeypatch):
-    model = open_architecture(ModelSource("folder", str(pipe_folder), dtype="float32"))
-    monkeypatch.setattr(probe_module, "time_call", lambda unet, inputs: 4.0)
-    made = probe_module.probe(model, 64)
-    assert (made.largest, len(made.timed)) == (16, 1)  # four times the area would take more than ten seconds
-
-
-def test_seconds_use_the_rate_of_the_nearest_timed_call():
-    operations = ((1e3, 5e3), (1e6, 2e6))
-    assert Probe(((2e3, 1.0), (3e6, 2.0)), 8).seconds(operations) == pytest.approx(5e3 / 2e3 + 2e6 / 1.5e6)
-    assert math.isnan(Probe((), 0).seconds(operations))
 
 
 def test_model_too_large_for_the_device_is_planned_but_not_timed(tiny, monkeypatch):

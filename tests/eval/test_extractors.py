@@ -56,20 +56,22 @@ def inception(inception_file: Path) -> Inception:
 
 def test_inception_equals_torch_fidelity(inception: Inception, inception_file: Path) -> None:
     """Features, and the Inception score computed from them."""
-    images = smooth_images(11, 299, 299)
+    images = smooth_images(3, 299, 299)
     layers = ["2048", "logits_unbiased"]
     library = FeatureExtractorInceptionV3("inception", layers, feature_extractor_weights_path=inception_file)
     expected, logits = library(to_tensor(images))
     features = inception(images)
-    assert features.shape == (11, 2048)
+    assert features.shape == (3, 2048)
     np.testing.assert_allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
     assert features.std() > 0
     np.testing.assert_allclose(inception.logits(features), logits.numpy(), rtol=1e-3, atol=1e-3)
-    scores = score_alone(features, inception, cropping=WHOLE, also=["inception_score"], texts=[])
+    rows = np.concatenate([features * factor for factor in (0.5, 1, 2, 3)])[:11]
+    logits = torch.from_numpy(inception.logits(rows))
+    scores = score_alone(rows, inception, cropping=WHOLE, also=["inception_score"], texts=[])
     assert scores["inception_score"] == pytest.approx(isc_features_to_metric(logits)["inception_score_mean"], rel=1e-3)
     assert set(scores) == {f"inception_score{part}" for part in ("", "_se", "_std", "_jackknife")}
     with pytest.raises(ValueError, match="inception_score needs more than 10 images, not 10"):
-        score_alone(features[:10], inception, cropping=WHOLE, also=["inception_score"], texts=[])
+        score_alone(rows[:10], inception, cropping=WHOLE, also=["inception_score"], texts=[])
 
 
 def test_digest_depends_on_weights_and_resizing(inception: Inception, inception_file: Path, tmp_path: Path) -> None:

@@ -167,19 +167,20 @@ def test_a_server_that_does_not_answer_is_asked_once(tmp_path, monkeypatch):
 
 def test_the_fetch_command_reports_all_failures_together(no_network, capsys):
     with pytest.raises(FileNotFoundError, match="3 of 3 could not be fetched: .*diffusion.*inception.pth.*vgg16"):
-        fetch_command.main(["model=sd15"])
+        fetch_command.main(["model=sd15", "resolution=x4", "method=direct,syncdiffusion"])
     assert capsys.readouterr().out.count("size unknown, no connection") == 3
 
 
 def test_nothing_is_needed_for_scenes(capsys):
-    fetch_command.main([])
+    fetch_command.main(["resolution=x4"])
     assert "Nothing to fetch" in capsys.readouterr().out
 
 
 def test_everything_missing_is_reported_before_anything_is_sampled(no_network, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["test"])
-    line = ["experiment=paper", "model=sd15", "prompts=demo", f"paths.runs={tmp_path / 'runs'}"]
-    with pytest.raises(FileNotFoundError, match="22 of 22 runs lack weights that cannot be fetched: st") as caught:
+    line = ["experiment=paper", "model=sd15", "resolution=x4", "prompts=demo", "prompts.limit=1k"]
+    line += [f"paths.runs={tmp_path / 'runs'}"]
+    with pytest.raises(FileNotFoundError, match="6 of 6 runs lack weights that cannot be fetched: st") as caught:
         reproduce.main(line)
     message = str(caught.value)
     assert "v1-5, inception.pth, vgg16-397923af.pth. On a machine" in message

@@ -140,19 +140,6 @@ def test_shards_have_runs_of_their_own_beside_that_of_the_whole(tiny):
     assert Tracker(direct_run(tiny)).key in {each["run_id"] for each in found}
 
 
-def test_a_job_sends_its_run_and_a_report_its_file(tiny, tmp_path):
-    options = [*tiny, "resolution=x4", "method=direct,upscale"]
-    reproduce.main(["experiment=table1", *options])
-    report.main(tiny)
-    before = len(offline_runs(direct_run(tiny)))
-    text = json.dumps(logged(direct_run(tiny)))
-    for name in ("report.html", "table1.csv", "table1.tex", "manifest.jsonl"):
-        assert name in text
-    reproduce.main(["experiment=table1", *options])
-    report.main(tiny)
-    assert len(offline_runs(direct_run(tiny))) == before
-
-
 def test_the_sweep_file_is_accepted_by_wandb_and_makes_command_lines_of_runs():
     """Read and expanded by W&B's own functions, as its agent does, and composed as experiments.run does."""
     config = sweeps.load_sweep_config(str(ROOT / "experiments/sweep.yaml"))
@@ -175,9 +162,10 @@ def test_the_sweep_file_is_accepted_by_wandb_and_makes_command_lines_of_runs():
     assert {run.logger["name"] for run in composed} == {"wandb"}
 
 
-def test_an_experiment_groups_its_runs_and_adds_its_table(tiny):
-    """The table under an id of its own, with charts and galleries."""
-    reproduce.main(["experiment=table1", *tiny, "resolution=x4", "method=direct,upscale"])
+def test_an_experiment_groups_its_runs_and_adds_its_table_and_its_report(tiny):
+    """The table under an id of its own, with charts and galleries; nothing of it twice."""
+    options = ["experiment=table1", *tiny, "resolution=x4", "method=direct,upscale"]
+    reproduce.main(options)
     folder, found = direct_run(tiny).runs, logged(direct_run(tiny))
     runs = [next(record["run"] for record in each if "run" in record) for each in found]
     assert [run["run_group"] for run in runs] == ["table1"] * 3
@@ -185,6 +173,14 @@ def test_an_experiment_groups_its_runs_and_adds_its_table(tiny):
     assert len({run["run_id"] for run in runs}) == 3
     media = {re.split(r"_\d+_", path.name)[0] for path in folder.glob(".wandb/wandb/offline-run-*/files/media/**/*.*")}
     assert {"table1", "gallery_x4", "zoom_x4", "table1_cost", "table1_repetition", "images"} <= media
+    report.main(tiny)
+    before = len(offline_runs(direct_run(tiny)))
+    text = json.dumps(logged(direct_run(tiny)))
+    for name in ("report.html", "table1.csv", "table1.tex", "manifest.jsonl"):
+        assert name in text
+    reproduce.main(options)
+    report.main(tiny)
+    assert len(offline_runs(direct_run(tiny))) == before
 
 
 def test_a_failure_is_a_warning_and_the_run_is_complete(tiny, monkeypatch):

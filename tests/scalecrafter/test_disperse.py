@@ -15,7 +15,7 @@ def slow_convolution(x, kernel):
     radius = len(kernel) // 2
     y = np.zeros_like(x)
     for r, c in np.ndindex(*x.shape):
-        for i, j in np.ndindex(*kernel.shape):
+        for i, j in np.argwhere(kernel):
             row, column = r + i - radius, c + j - radius
             if 0 <= row < x.shape[0] and 0 <= column < x.shape[1]:
                 y[r, c] += kernel[i, j] * x[row, column]
@@ -27,7 +27,7 @@ def slow_enlargement(x, side):
     y = np.zeros((side, side))
     for r, c in np.ndindex(side, side):
         v, h = r * (len(x) - 1) / (side - 1), c * (len(x) - 1) / (side - 1)
-        for i, j in np.ndindex(*x.shape):
+        for i, j in np.argwhere(x):
             y[r, c] += max(0.0, 1 - abs(v - i)) * max(0.0, 1 - abs(h - j)) * x[i, j]
     return y
 

@@ -66,22 +66,23 @@ COMPILED = {
     "wrapped": lambda unet: torch.compile(unet, backend="eager"),
     "with aot_eager": lambda unet: unet.compile(backend="aot_eager"),
 }
-# U-Net and factors. The topology of Stable Diffusion takes a minute, two levels a few seconds.
-SMALL = lambda: small_unet("sd"), {FIRST: 3, SECOND: 2, "up_blocks.0.resnets.0.conv1": 2}  # noqa: E731
-WHOLE = tiny_unet, TABLE
+# U-Net, settings and steps. Each graph of two levels takes seconds, of the topology of Stable Diffusion ten.
+FACTORS = {FIRST: 3, SECOND: 2, "up_blocks.0.resnets.0.conv1": 2}
+SMALL = lambda: small_unet("sd"), shrinking(FACTORS), (0, 1, 20, 35)  # noqa: E731
+WHOLE = tiny_unet, shrinking(TABLE), STEPS
 CASES = [pytest.param("in place", *SMALL, id="small")]
 CASES += [pytest.param(how, *WHOLE, id=f"whole, {how}", marks=pytest.mark.slow) for how in COMPILED]
 
 
-@pytest.mark.parametrize(("compiled", "make", "table"), CASES)
-def test_a_run_is_one_graph_for_each_state(compiled, make, table):
-    """Also the base pass, with half the batch, and when the method is enabled again."""
+@pytest.mark.parametrize(("compiled", "make", "settings", "steps"), CASES)
+def test_a_run_is_one_graph_for_each_state(compiled, make, settings, steps):
+    """Also the base pass, with half the batch, and when the method is enabled again; the first two steps share one."""
     pipe, plain = pair(make, COMPILED[compiled])
-    settings = shrinking(table)
-    expected = predictions(plain, settings, STEPS)
+    expected = predictions(plain, settings, steps)
+    assert len(states(settings, steps)) >= 4
     for _ in range(2):
-        torch.testing.assert_close(predictions(pipe, settings, STEPS), expected, atol=1e-5, rtol=1e-5)
-        assert counters["stats"]["unique_graphs"] == len(states(settings, STEPS))
+        torch.testing.assert_close(predictions(pipe, settings, steps), expected, atol=1e-5, rtol=1e-5)
+        assert counters["stats"]["unique_graphs"] == len(states(settings, steps))
     assert not counters["graph_break"]
     torch.testing.assert_close(predict(pipe), predict(plain), atol=1e-5, rtol=1e-5)
     assert not any("_conv_forward" in vars(module) for module in pipe.unet.modules())
@@ -102,14 +103,18 @@ PARTS = {
     "FreeU": {"freeu": FreeU(1.2, 1.4, 0.9, 0.2)},
 }
 PARTS["all"] = PARTS["dispersion"] | PARTS["FreeU"]
+# By default everything at once in one step; SD's states are in the test above.
+COMPILED_PARTS = [("sdxl", "all", (0,))]
+COMPILED_PARTS += [
+    pytest.param(family, part, (0, 40), marks=pytest.mark.slow) for family in ("sd", "sdxl") for part in PARTS
+]
 
 
-@pytest.mark.parametrize("part", [pytest.param(p, marks=() if p == "all" else pytest.mark.slow) for p in PARTS])
-@pytest.mark.parametrize("family", ["sd", "sdxl"])
-def test_every_part_of_the_method_can_be_compiled(family, part):
+@pytest.mark.parametrize(("family", "part", "steps"), COMPILED_PARTS)
+def test_every_part_of_the_method_can_be_compiled(family, part, steps):
     pipe, plain = pair(lambda: small_unet(family), COMPILED["in place"])
     settings = replace(FRACTIONS, **PARTS[part])
-    found, expected = (predictions(each, settings, (0, 40)) for each in (pipe, plain))
+    found, expected = (predictions(each, settings, steps) for each in (pipe, plain))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 

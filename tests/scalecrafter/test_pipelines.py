@@ -11,7 +11,7 @@ from scalecrafter import Settings
 
 def sample(pipe, height, width):
     pipe.set_progress_bar_config(disable=True)
-    options = {"num_inference_steps": 3, "generator": torch.Generator().manual_seed(0), "output_type": "np"}
+    options = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(0), "output_type": "np"}
     images = pipe("a b", height=height, width=width, **options).images
     assert images.shape == (1, height, width, 3)
     assert np.isfinite(images).all()

@@ -15,13 +15,18 @@ from tests.scalecrafter.by_hand import by_hand
 from tests.scalecrafter.small import draw, small_pipeline
 from tests.scalecrafter.supported import COLUMNS, DOCUMENT, ROWS, with_table
 
-# Compiling takes seconds: of SDXL in the slow tests, and in test_graphs.
+
+# Compiling takes seconds: wrapped by default, which has a module of its own, and the rest in test_graphs.
+def takes_long(case, family):
+    return case.name.startswith("compiled") and (case.name, family) != ("compiled and wrapped", "sd")
+
+
 CASES = [
     pytest.param(
         case,
         family,
         id="-".join(dict.fromkeys((case.kind, case.name, family))),
-        marks=pytest.mark.slow if case.name.startswith("compiled") and family == "sdxl" else (),
+        marks=pytest.mark.slow if takes_long(case, family) else (),
     )
     for row in ROWS
     for case in row.cases

@@ -40,8 +40,9 @@ class Reads(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-@pytest.mark.parametrize("timestep", [500, torch.tensor(500)], ids=["number", "tensor on the CPU"])
+@pytest.mark.parametrize(
+    ("dtype", "timestep"), [(torch.float16, 500), (torch.float32, torch.tensor(500))], ids=["number", "on the CPU"]
+)
 def test_nothing_is_read_where_the_timestep_is_known(pipe, dtype, timestep):
     """Tensors of the device "meta" have no values to be read."""
     pipe.unet.to("meta", dtype)

@@ -12,17 +12,12 @@ from eval.corruptions import CORRUPTIONS, STEPS, corrupt
 from eval.crops import WHOLE, Crops
 from eval.features import crop_extractor, extractor_for
 from eval.fid import features_to_fid
-from experiments.scenes import WEIGHTS
-from experiments.scenes.networks import DETAIL_FILE, REPETITION_FILE, STRUCTURE_FILE, load_network, save_network
 from experiments.scenes.renderer.scene import render, render_all, sample_scenes
 from experiments.scenes.scene_counter import SceneCounter
 from experiments.scenes.scene_features import DetailFeatures, SceneDistance, SceneFeatures
 from experiments.scenes.training.autoencoder import to_tensor
-from experiments.scenes.training.counting import CounterNetwork
 from experiments.scenes.training.damaged import HARMLESS
 from experiments.scenes.training.data import counting_scenes, spots, with_copies
-from experiments.scenes.training.detail import DetailNetwork
-from experiments.scenes.training.structure import StructureNetwork
 
 UNSEEN = 90211  # a seed of `sample_scenes` that nothing else uses
 CROPS = Crops(64, 4)
@@ -30,9 +25,14 @@ BETWEEN = pytest.param((256, 256), marks=pytest.mark.slow)
 
 
 @cache
-def rendered(count: int, side: int) -> np.ndarray:
-    """(count, side, side, 3) unseen scenes; not to be changed."""
-    return render_all(sample_scenes(count, UNSEEN), side, side)
+def rendered_scene(index: int, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) of one of the unseen scenes; not to be changed."""
+    return render(sample_scenes(index + 1, UNSEEN)[-1], height, width)
+
+
+def rendered(count: int, height: int, width: int | None = None) -> np.ndarray:
+    """(count, height, width, 3) of the first unseen scenes; square unless a width is given."""
+    return np.stack([rendered_scene(index, height, width or height) for index in range(count)])
 
 
 @cache
@@ -45,8 +45,9 @@ def damaged_crops(kind: str, step: int, count: int = 24, size: int = 256) -> np.
 
 @pytest.mark.parametrize("side", [128, 256, 512])
 def test_structure_recognises_unseen_scenes(side):
-    scenes = sample_scenes(48, UNSEEN + side)
-    found = SceneFeatures().predict(render_all(scenes, side, side))
+    count = 48 if side < 512 else 24
+    scenes = sample_scenes(count, UNSEEN)
+    found = SceneFeatures().predict(rendered(count, side))
     for factor in ("object", "colour", "background"):
         assert np.mean([f == getattr(s, factor) for f, s in zip(found[factor], scenes, strict=True)]) >= 0.97
 
@@ -55,7 +56,7 @@ def test_structure_finds_the_pose():
     """Centre and size within a twentieth of the frame's side on average, and in the right order."""
     scenes = sample_scenes(96, UNSEEN)
     network = SceneFeatures().network
-    found = network.describe(to_tensor(render_all(scenes, 128, 128)))["pose"].detach().numpy()
+    found = network.describe(to_tensor(rendered(96, 128)))["pose"].detach().numpy()
     truth = np.array([spots(scene)[0] for scene in scenes])
     assert np.abs(found - truth).mean() < 0.05
     for axis in (0, 2):
@@ -125,8 +126,7 @@ def test_detail_hardly_sees_composition():
 @pytest.mark.parametrize("size", [(128, 128), BETWEEN, (512, 512), (256, 384)])
 def test_counter_on_single_objects(size):
     """One object is one, large or small, at any size of the image."""
-    images = render_all(sample_scenes(24, UNSEEN), *size)
-    assert np.abs(SceneCounter()(images) - 1).mean() < 0.1
+    assert np.abs(SceneCounter()(rendered(24, *size)) - 1).mean() < 0.1
 
 
 @pytest.mark.parametrize("side", [128, pytest.param(512, marks=pytest.mark.slow)])
@@ -159,7 +159,7 @@ def test_counts_of_images_side_by_side_add_up():
 
 @pytest.mark.parametrize(("extractor", "size"), [(SceneFeatures, 256), (DetailFeatures, 64)])
 def test_features_are_independent_of_batch(extractor, size):
-    extractor, images = extractor(), render_all(sample_scenes(5, UNSEEN), size, size)
+    extractor, images = extractor(), rendered(5, size)
     together = extractor(images)
     assert together.shape == (5, extractor.dim)
     assert together.dtype == np.float32
@@ -189,7 +189,7 @@ def test_crops_have_an_extractor_of_their_own():
 
 
 def test_distance_is_zero_for_equal_images_and_differentiable():
-    images = to_tensor(render_all(sample_scenes(3, UNSEEN), 128, 128))
+    images = to_tensor(rendered(3, 128))
     others = images.flip(0).requires_grad_()
     distances = SceneDistance()(images, others)
     assert distances.shape == (3,)
@@ -200,44 +200,10 @@ def test_distance_is_zero_for_equal_images_and_differentiable():
 
 
 def test_distance_grows_with_blur():
-    images = to_tensor(render_all(sample_scenes(4, UNSEEN), 128, 128))
+    images = to_tensor(rendered(4, 128))
     blurred = [F.avg_pool2d(images, k, stride=1, padding=k // 2, count_include_pad=False) for k in (1, 3, 7, 15)]
     means = [SceneDistance()(images, each).mean().item() for each in blurred]
     assert all(a < b for a, b in itertools.pairwise(means))
-
-
-LOADERS = {STRUCTURE_FILE: SceneFeatures, DETAIL_FILE: DetailFeatures, REPETITION_FILE: SceneCounter}
-
-
-@pytest.mark.parametrize("file", LOADERS)
-def test_missing_or_damaged_network_raises(tmp_path, file):
-    with pytest.raises(FileNotFoundError, match=rf"scenes network not found at .*{file}: restore it with git"):
-        LOADERS[file](tmp_path)
-    (tmp_path / file).write_bytes(b"damaged")
-    with pytest.raises(ValueError, match=rf"scenes network at .*{file} is damaged: restore it with git"):
-        LOADERS[file](tmp_path)
-
-
-def test_another_networks_file_is_refused(tmp_path):
-    save_network(CounterNetwork(), tmp_path / STRUCTURE_FILE)
-    with pytest.raises(ValueError, match="is damaged"):
-        SceneFeatures(tmp_path)
-
-
-@pytest.mark.parametrize("network", [StructureNetwork, DetailNetwork, CounterNetwork])
-def test_networks_are_small_and_stored_in_half_precision(tmp_path, network):
-    saved, loaded = network(), network()
-    save_network(saved, tmp_path / "a.safetensors")
-    save_network(saved, tmp_path / "b.safetensors")
-    assert load_network(loaded, tmp_path / "a.safetensors") == load_network(loaded, tmp_path / "b.safetensors")
-    for name, value in saved.state_dict().items():
-        assert (loaded.state_dict()[name] - value).abs().max() <= 1e-3 * value.abs().max()
-    assert sum(parameter.numel() for parameter in saved.parameters()) < 0.6e6
-    assert (tmp_path / "a.safetensors").stat().st_size < 1.3e6
-
-
-def test_committed_files_are_small():
-    assert sum((WEIGHTS / file).stat().st_size for file in LOADERS) < 4e6
 
 
 @pytest.mark.parametrize("side", [48, 128])

@@ -29,6 +29,21 @@ def run_of(overrides):
     return build_run(compose_config(overrides))
 
 
+@pytest.fixture(scope="module")
+def made(pipe_folder, tmp_path_factory):
+    """The runs of a scored run and its base samples; not to be changed."""
+    run = run_of([*tiny_overrides(pipe_folder, tmp_path_factory.mktemp("made")), "method=direct"])
+    complete_run(run)
+    return run.runs
+
+
+@pytest.fixture
+def scored(made, tiny, tmp_path):
+    """A copy of that run."""
+    shutil.copytree(made, tmp_path / "runs")
+    return run_of([*tiny, "method=direct"])
+
+
 def test_a_completed_run_has_all_scores(tiny):
     run = run_of(tiny)
     assert complete_run(run) == json.loads((run.folder / "metrics.json").read_text())
@@ -146,9 +161,8 @@ def counted(monkeypatch, owner, name):
     return calls
 
 
-def test_scores_that_exist_are_not_made_again(tiny, monkeypatch):
-    run = run_of([*tiny, "method=direct"])
-    scores = complete_run(run)
+def test_scores_that_exist_are_not_made_again(scored, monkeypatch):
+    run, scores = scored, json.loads(scored.scores_file.read_text())
     before = run.scores_file.stat().st_mtime_ns
     calls = counted(monkeypatch, runs, "compare_images")
     assert complete_run(run) == scores
@@ -186,9 +200,8 @@ def change_a_digit(path):
     ],
     ids=["image", "base image", "gone", "nonsense", "torn", "digit"],
 )
-def test_scores_are_made_again_when_something_has_changed(tiny, monkeypatch, change):
-    run = run_of([*tiny, "method=direct"])
-    complete_run(run)
+def test_scores_are_made_again_when_something_has_changed(scored, monkeypatch, change):
+    run = scored
     change(run)
     calls = counted(monkeypatch, runs, "compare_images")
     scores = complete_run(run)
@@ -208,9 +221,8 @@ def test_scores_are_made_again_under_another_protocol(tiny, tmp_path, monkeypatc
     assert complete_run(run)["fid_r"] != first["fid_r"]
 
 
-def test_a_damaged_copy_of_the_scores_is_written_again(tiny):
-    run = run_of([*tiny, "method=direct"])
-    complete_run(run)
+def test_a_damaged_copy_of_the_scores_is_written_again(scored):
+    run = scored
     good = (run.folder / "metrics.json").read_bytes()
     change_a_digit(run.folder / "metrics.json")
     complete_run(run)

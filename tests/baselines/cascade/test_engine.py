@@ -10,13 +10,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from baselines.cascade.images import bicubic, encode, enlarged_images, nearest, pillow_bicubic
 from baselines.cascade.sdedit import SDEdit
-from baselines.cascade.sizes import doublings, geometric_sizes, linear_sizes, start_size
 from baselines.direct import Direct
 from baselines.method import Request, Sampler
-from tests.baselines.cascade import slow
-from tests.tiny import PIPELINES, generate, tiny_sdxl_pipeline
+from tests.tiny import PIPELINES, generate
 
 IMG2IMG = {"sd": diffusers.StableDiffusionImg2ImgPipeline, "sdxl": diffusers.StableDiffusionXLImg2ImgPipeline}
 KINDS = ["epsilon", "v_prediction"]
@@ -40,23 +37,6 @@ def with_scheduler(pipe, name, kind="epsilon"):
     scheduler = getattr(diffusers, f"{name}Scheduler")
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config, prediction_type=kind)
     return pipe
-
-
-def test_sizes():
-    assert linear_sizes((1024, 1024), (4096, 4096), 3, 8) == [(1024, 1024), (2560, 2560), (4096, 4096)]
-    assert linear_sizes((1536, 768), (4096, 2048), 3, 8) == [(1536, 768), (2816, 1408), (4096, 2048)]
-    assert geometric_sizes((512, 512), (2048, 2048), 3, 8) == [(512, 512), (1024, 1024), (2048, 2048)]
-    assert geometric_sizes((32, 32), (32, 32), 3, 4) == [(32, 32)]
-    assert linear_sizes((32, 32), (36, 36), 3, 4) == [(32, 32), (36, 36)]
-    ratios = {2: 1, 4: 2, 8: 3, 1.2: 1, 2.5: 1, 3: 2}
-    assert {r: doublings((1000, 1000), (round(1000 * r), round(1000 * r))) for r in ratios} == ratios
-
-
-def test_first_size_is_at_most_the_target(pipe):
-    for height, width in ((64, 64), (40, 40), (32, 96), (28, 44), (64, 128)):
-        base = start_size(pipe, height, width)
-        assert base[0] <= height
-        assert base[1] <= width
 
 
 @pytest.mark.parametrize("options", [{}, {"guidance_scale": 1.0}, {"eta": 0.7}])
@@ -162,50 +142,6 @@ def test_sdxl_is_told_the_size_of_the_option(tmp_path):
     hook.remove()
 
 
-def test_images_between_sizes_are_enlarged_as_named(pipe):
-    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 3 - 1.5
-    assert torch.equal(nearest(images, (16, 24))[0, 0, ::2, ::3], images[0, 0].clamp(-1, 1))
-    torch.testing.assert_close(pillow_bicubic(images[:1], (20, 20)), slow.pillow_enlarged(images[:1], 20).float())
-    flat = torch.full((1, 3, 8, 8), 0.5)
-    for enlarge in (bicubic, nearest, pillow_bicubic):
-        torch.testing.assert_close(enlarge(flat, (12, 20)), torch.full((1, 3, 12, 20), 0.5))
-
-
-@torch.no_grad()
-def test_each_image_is_encoded_with_its_own_noise(pipe):
-    """As the autoencoder's own sample and mode, with the scaling and normalisation of latents."""
-    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    vae, factor = pipe.vae, pipe.vae.config.scaling_factor
-    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
-    found = enlarged_images(pipe, latents, (64, 64), bicubic, generators)
-    for index, seed in enumerate((5, 6)):
-        image = vae.decode(latents[index : index + 1] / factor).sample
-        larger = functional.interpolate(image, (64, 64), mode="bicubic", align_corners=False)
-        expected = vae.encode(larger).latent_dist.sample(torch.Generator().manual_seed(seed)) * factor
-        torch.testing.assert_close(found[index : index + 1], expected, atol=1e-5, rtol=1e-4)
-    images = torch.rand(1, 3, 32, 32) * 2 - 1
-    plain = vae.encode(images).latent_dist.mode() * factor
-    torch.testing.assert_close(encode(pipe, images, None), plain)
-    pipe.vae.register_to_config(latents_mean=[0.1, 0.2, 0.3, 0.4], latents_std=[2.0, 3.0, 4.0, 5.0])
-    mean, deviation = (torch.tensor(pipe.vae.config[k]).view(1, 4, 1, 1) for k in ("latents_mean", "latents_std"))
-    torch.testing.assert_close(encode(pipe, images, None), (plain / factor - mean) / deviation * factor)
-    again = enlarged_images(pipe, encode(pipe, images, None), (32, 32), lambda image, size: image, None)
-    torch.testing.assert_close(again, encode(pipe, vae.decode(plain / factor).sample, None), atol=1e-4, rtol=1e-4)
-
-
-def test_autoencoder_that_overflows_is_float32_for_a_while(tmp_path):
-    pipe = tiny_sdxl_pipeline(tmp_path)
-    pipe.vae.to(torch.float16)
-    pipe.vae.register_to_config(force_upcast=True)
-    before = {key: value.clone() for key, value in pipe.vae.state_dict().items()}
-    seen = []
-    pipe.vae.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
-    with torch.no_grad():
-        encode(pipe, torch.zeros(1, 3, 32, 32), None)
-    assert seen == [torch.float32]
-    assert all(torch.equal(value, before[key]) for key, value in pipe.vae.state_dict().items())
-
-
 @dataclass(frozen=True)
 class Halved(SDEdit):
     """Halves the clean estimate of every call of later stages."""
@@ -281,16 +217,3 @@ def test_description_holds_the_sizes(named):
     sdxl = {"size_condition": "target"} if name == "sdxl" else {}
     assert described == {"space": "latent", "skip": 0.4, "sizes": [list(s) for s in described["sizes"]]} | sdxl
     assert described["sizes"][-1] == [128, 64]
-
-
-def pairs(method, pipe, side, steps=50):
-    """Planned base-size guidance pairs of one image of ``side`` times the training side."""
-    request = Request(["a"], [1], 32 * side, 32 * side, Sampler(steps, 7.5))
-    return sum(c.times * c.samples / 2 * c.height * c.width / 64 for c in method.calls(pipe, request))
-
-
-def test_published_costs(pipe):
-    """Self-Cascade's tuning-free path and FreeScale: 190 and 750 base-size pairs."""
-    assert pairs(SDEdit(), pipe, 2) == 190
-    assert pairs(SDEdit(), pipe, 4) == 750
-    assert pairs(SDEdit(count=2), pipe, 4) == 50 + 35 * 16

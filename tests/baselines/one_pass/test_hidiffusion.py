@@ -1,12 +1,11 @@
 """HiDiffusion against a U-Net spelled out layer by layer, and the numbers of its public code."""
 
-import numpy as np
+from contextlib import nullcontext
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from torch import nn
 
-from baselines.one_pass.attention_windows import from_windows, to_windows
 from baselines.one_pass.following import Moment, moment_of
 from baselines.one_pass.hidiffusion import HiDiffusion, shift_of
 from experiments.setup.architecture import fake
@@ -14,66 +13,14 @@ from scalecrafter.pipeline import sampling_timesteps
 from tests.baselines.one_pass.explicit import (
     SHAPES,
     Explicit,
-    bicubic,
     check_all_differ,
     close,
-    convolved,
     inputs_for,
-    pooled,
     scenes_unet,
     shaped,
 )
+from tests.baselines.one_pass.reduced import ReducedUNet
 from tests.tiny import tiny_sdxl_unet
-
-
-class SlowWindows(nn.Module):
-    """Self-attention of the tokens of one window after the other."""
-
-    def __init__(self, attention, quarters):
-        super().__init__()
-        self.attention, self.quarters = attention, quarters
-
-    def forward(self, x, **arguments):
-        (h, w), channels = self.size, x.shape[2]
-        a, b = (h + 1) // 2, (w + 1) // 2
-        grid = x.transpose(1, 2).reshape(len(x), channels, h, w)
-        odd = (h, w) != (2 * a, 2 * b)
-        grid = bicubic(grid, (2 * a, 2 * b)) if odd else grid
-        y = torch.zeros_like(grid)
-        for row in range(2):
-            for column in range(2):
-                rows = [(row * a + i + self.quarters * (a // 4)) % (2 * a) for i in range(a)]
-                columns = [(column * b + j + self.quarters * (b // 4)) % (2 * b) for j in range(b)]
-                tokens = torch.stack([grid[:, :, i, j] for i in rows for j in columns], 1)
-                attended = self.attention(tokens)
-                for number, (i, j) in enumerate((i, j) for i in rows for j in columns):
-                    y[:, :, i, j] = attended[:, number]
-        y = bicubic(y, (h, w)) if odd else y
-        return y.flatten(2).transpose(1, 2)
-
-
-class ReducedUNet(Explicit):
-    """Stride 4 in one downsampler, a pooled level, attention in windows shifted by ``quarters`` of a window."""
-
-    def __init__(self, unet, level, strided, pool, quarters=None):
-        super().__init__(unet)
-        self.level, self.strided, self.pool = level, strided, pool
-        if quarters is not None:
-            for block in (self.unet.down_blocks[level], self.unet.up_blocks[-1 - level]):
-                for attention in getattr(block, "attentions", None) or ():
-                    for inner in attention.transformer_blocks:
-                        inner.attn1 = SlowWindows(inner.attn1, quarters)
-
-    def downsampled(self, level, conv, x):
-        return convolved(x, conv, stride=4, spacing=2) if self.strided and level == self.level else conv(x)
-
-    def layer(self, side, level, index, x):
-        if self.pool and (side, level, index) == ("down", 1, 0):
-            self.before = tuple(x.shape[-2:])
-            return pooled(x)
-        if self.pool and (side, level, index) == ("up", 1, 1):
-            return bicubic(x, self.before)
-        return x
 
 
 @pytest.fixture
@@ -168,7 +115,8 @@ def level_sizes(unet, side, timestep, tmp_path):
     pipe.unet = unet
     for level, block in enumerate(unet.down_blocks):
         block.resnets[1].register_forward_hook(lambda module, args, y, n=level: seen.update({n: y.shape[-1]}))
-    with torch.no_grad(), HiDiffusion().enable(pipe, height=4 * side, width=4 * side), fake:
+    large = fake if len(unet.down_blocks) == 3 else nullcontext()  # attention to the tokens of a high resolution
+    with torch.no_grad(), HiDiffusion().enable(pipe, height=4 * side, width=4 * side), large:
         prediction = unet(timestep=timestep, **inputs_for(pipe, side, side, 1)).sample
     assert prediction.shape[-1] == side
     return [seen[level] for level in range(1, len(unet.down_blocks))]
@@ -178,10 +126,8 @@ def level_sizes(unet, side, timestep, tmp_path):
     ("side", "timestep", "expected"),
     [
         (128, 981, [32, 16, 8]),
-        (128, 581, [64, 32, 16]),
         (256, 981, [32, 16, 8]),
         (256, 601, [64, 32, 16]),
-        (256, 281, [128, 64, 32]),
         (160, 981, [40, 20, 10]),
         (84, 981, [21, 11, 6]),
     ],
@@ -198,57 +144,14 @@ def test_level_sizes_of_sd(tmp_path, side, timestep, expected):
     [
         (256, 981, [128, 32]),
         (256, 801, [64, 32]),
-        (256, 581, [128, 64]),
         (512, 981, [128, 32]),
         (512, 601, [128, 64]),
-        (512, 281, [256, 128]),
     ],
 )
 def test_level_sizes_of_sdxl(tmp_path, side, timestep, expected):
     unet = tiny_sdxl_unet().eval()
     unet.register_to_config(sample_size=128)
     assert level_sizes(unet, side, timestep, tmp_path) == expected
-
-
-def test_windows_are_a_partition():
-    """Eight by eight tokens, windows of four, shifted by one: numbers by hand; merging is the inverse."""
-    tokens = torch.arange(64.0).view(1, 64, 1)
-    windows = to_windows(tokens, (8, 8), 1)[..., 0]
-    assert windows.shape == (4, 16)
-    assert windows[0, :4].tolist() == [9, 10, 11, 12]
-    assert windows[3, -4:].tolist() == [5, 6, 7, 0]
-    for size in ((8, 8), (12, 16), (6, 20)):
-        x = torch.randn(3, size[0] * size[1], 5)
-        for quarters in range(4):
-            windows = to_windows(x, size, quarters)
-            assert windows.shape == (12, size[0] * size[1] // 4, 5)
-            assert torch.equal(from_windows(windows, size, quarters), x)
-
-
-def test_shifts_by_quarters_of_a_window():
-    """Feature sides 128, 64, 96 and, resized to 46, 45."""
-    for side, shifts in {128: (0, 16, 32, 48), 64: (0, 8, 16, 24), 96: (0, 12, 24, 36)}.items():
-        x = torch.arange(float(side * side)).view(1, -1, 1)
-        assert tuple(int(to_windows(x, (side, side), k)[0, 0, 0]) % side for k in range(4)) == shifts
-    assert to_windows(torch.zeros(1, 45 * 45, 1), (45, 45), 3).shape == (4, 23 * 23, 1)
-
-
-def test_an_odd_map_is_enlarged_and_comes_back():
-    """A smooth map almost unchanged, a constant one exactly."""
-    ramp = torch.linspace(0, 1, 45).view(45, 1).expand(45, 45).reshape(1, -1, 1)
-    back = from_windows(to_windows(ramp, (45, 45), 2), (45, 45), 2)
-    np.testing.assert_allclose(back, ramp, atol=0.03)
-    constant = torch.ones(1, 45 * 45, 1)
-    torch.testing.assert_close(from_windows(to_windows(constant, (45, 45), 2), (45, 45), 2), constant)
-
-
-@pytest.mark.parametrize("pipe", ["sd15"], indirect=True)
-@torch.no_grad()
-def test_on_equal_tokens_windowed_and_global_attention_agree(pipe):
-    attention = pipe.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1
-    tokens = torch.randn(1, 1, 8).expand(1, 64, 8)
-    windowed = from_windows(attention(to_windows(tokens, (8, 8), 1)), (8, 8), 1)
-    torch.testing.assert_close(windowed, attention(tokens), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("pipe", ["scenes"], indirect=True)

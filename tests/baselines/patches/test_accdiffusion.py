@@ -113,14 +113,14 @@ def test_without_its_components_it_is_demofusion(sdxl):
 
 
 def test_every_word_in_every_crop_is_the_whole_prompt(sdxl):
-    request = Request([PROMPT, "f g"], [1, 2], 64, 96, Sampler(3, 4.0))
+    request = Request([PROMPT, "f g"], [1, 2], 64, 96, Sampler(2, 4.0))
     plain, every = ({"content_prompts": False}, {"coverage": 0.0, "attention_level": LEVEL})
     images = [AccDiffusion(**options, jitter_once=True).generate(sdxl, request) for options in (plain, every)]
     assert np.abs(images[0].astype(int) - images[1]).max() <= 1
 
 
 def test_every_option_changes_the_image(sdxl):
-    request = Request([PROMPT], [1], 64, 96, Sampler(3, 4.0))
+    request = Request([PROMPT], [1], 64, 96, Sampler(2, 4.0))
     base = {"attention_level": LEVEL, "coverage": 0.5}
     image = AccDiffusion(**base).generate(sdxl, request)
     for change in (
@@ -166,7 +166,7 @@ def test_prompts_are_encoded_once_for_a_phase(pipe, monkeypatch):
     calls, encode = [], pipe.encode_prompt
     monkeypatch.setattr(pipe, "encode_prompt", lambda *args, **kw: calls.append(args[0]) or encode(*args, **kw))
     method = AccDiffusion(attention_level=LEVEL)
-    method.generate(pipe, Request([PROMPT, "f g"], [1, 2], 96, 96, Sampler(3, 4.0)))
+    method.generate(pipe, Request([PROMPT, "f g"], [1, 2], 96, 96, Sampler(1, 4.0)))
     assert len(calls) == 1 + 2
     assert all(len(set(prompts)) == len(prompts) for prompts in calls[1:])
 
