@@ -15,7 +15,7 @@ import scalecrafter
 from scalecrafter.settings import available_settings
 from tests.packaging.building import ROOT, build_wheel
 
-EXTRAS = {"benchmark", "sweeps", "docs", "dev"}
+EXTRAS = {"benchmark", "sweeps", "demo", "docs", "dev"}
 SMOKE = ROOT / "tests/packaging/smoke.py"
 CONSUMER = """
 from pathlib import Path
