@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 from filelock import FileLock
 
 gc.set_threshold(50_000, 20, 20)  # rarely: with Python's own, collections take a tenth of the time
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to its background jobs
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

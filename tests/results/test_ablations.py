@@ -30,6 +30,7 @@ def test_differences_to_the_expected_variant_are_paired(finished):
     found = contrasts(table, {"x4": "tau 50"}, finished / "runs")
     assert [(each.variant, each.expected, each.score) for each in found] == [
         ("tau 0", "tau 50", "kid_r"),
+        ("tau 0", "tau 50", "pkid_r"),
         ("tau 0", "tau 50", "repetition"),
     ]
     one, best = (read_scores(path) for path in score_files(table, finished / "runs"))

@@ -94,7 +94,7 @@ def test_scenes_have_fewer_prompts_at_sizes_that_cost_more(tiny):
         assert base_run(run).folder == base_run(runs["x1"]).folder
     limits = [compose_config([line, "resolution=x16"]).prompts.limit for line in ("prompts=demo", "experiment=paper")]
     assert limits == [None, None]
-    assert compose_config(["experiment=ablate_tau", "resolution=x16"]).prompts.limit == 16
+    assert compose_config(["experiment=ablate_tau", "resolution=x16"]).prompts.limit == 8
 
 
 def test_paper_sampler_has_the_papers_steps_and_each_methods_noise():

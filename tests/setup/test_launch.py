@@ -112,7 +112,7 @@ def test_information_is_hydras(tmp_path):
         assert text in shown
     config = yaml.safe_load(run("--cfg", "job", "experiment=ablate_dilation").stdout)
     assert config["scalecrafter"]["dispersed_tau"] == 0
-    assert config["prompts"]["limit"] == "${resolution.images}"
+    assert config["prompts"]["limit"] == "${experiment.prompts.${resolution.name}}"
 
 
 def test_sweeps_run_in_process_and_report_every_failure(tmp_path, monkeypatch):
