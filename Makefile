@@ -88,7 +88,7 @@ demo: $(DEMO) ## Draw in a local web page, any method beside direct inference (d
 		$(if $(DEMO_HOST),--host $(DEMO_HOST)) $(if $(DEMO_PORT),--port $(DEMO_PORT))
 
 test: $(BROWSER) ## Run the tests (no GPU, no network)
-	$(SIDE_BY_SIDE) $(PY) -m pytest -q -m "not slow and not gpu and not faults" -n logical --maxprocesses=8 --dist=loadfile
+	$(SIDE_BY_SIDE) $(PY) -m pytest -q -m "not slow and not gpu and not faults" -n logical --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP) ## Run the slow tests
 	$(PY) -m pytest -q -m "slow and not gpu"
