@@ -79,7 +79,7 @@ $(DEMO): $(STAMP)
 
 # For tests in a browser. Where it cannot be installed they are skipped, and the summary of the tests says so.
 $(BROWSER): $(DEMO)
-	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } \
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && timeout 300 apt-get update -qq && timeout 600 apt-get install -y -qq chromium; } \
 		>/dev/null 2>&1 || echo "Chromium is missing and was not installed: tests in a browser will be skipped"
 	@touch $@
 

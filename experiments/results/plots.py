@@ -68,8 +68,13 @@ def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    columns = 3 if max(map(len, handles)) < 20 else 1
-    figure.legend(handles.values(), handles.keys(), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns)
+    columns = int((3 if max(map(len, handles)) < 20 else 2) * max(1.0, figure.get_figwidth() / COLUMN))
+    legend = figure.legend(
+        handles.values(), handles.keys(), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns
+    )
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1.0)  # a method that is faded in a panel has its full colour here
 
 
 def methods_of(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from eval.files import open_atomically
 
@@ -80,7 +81,9 @@ def method_style(method: str) -> dict[str, Any]:
     """Colour and marker of a method for matplotlib, the same everywhere."""
     colour, marker = METHODS.get(method) or SPARE[zlib.crc32(method.encode()) % len(SPARE)]
     size = {"*": 7.0, "P": 5.5}.get(marker, 4.5)  # these two look smaller
-    return {"color": colour, "marker": marker, "markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.4}
+    filled = marker in Line2D.filled_markers  # others are hardly more than their edge
+    edge = {"markeredgecolor": "white", "markeredgewidth": 0.4} if filled else {"markeredgewidth": 1.0}
+    return {"color": colour, "marker": marker, "markersize": size} | edge
 
 
 def shades(colour: str, count: int) -> list[str]:

@@ -4,7 +4,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.results.galleries import GAP, HEIGHT, LINE, REGION, write_zoom
@@ -51,6 +53,18 @@ def test_every_method_has_a_colour_and_a_marker_of_its_own():
     for values in zip(*METHODS.values(), strict=True):
         assert len(set(values)) == len(METHODS)
     assert method_style("somebody's own") == method_style("somebody's own")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_marker_is_drawn_in_its_colour(method):
+    """Markers that are nothing but an edge are not white on white."""
+    figure = Figure(figsize=(1, 1), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    axes.plot(0, 0, linestyle="", **method_style(method))
+    FigureCanvasAgg(figure).draw()
+    drawn = np.asarray(figure.canvas.buffer_rgba())[..., :3].reshape(-1, 3)
+    assert np.abs(drawn - 255 * np.array(to_rgb(method_style(method)["color"]))).max(axis=1).min() < 40
 
 
 def luminance(colour):
