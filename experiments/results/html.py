@@ -31,6 +31,7 @@ from experiments.results.reading import (
     run_folders,
     score_files,
     shared_records,
+    without_corruptions,
 )
 from experiments.results.score_table import prompt_counts
 from experiments.results.style import chart_svg, method_style
@@ -104,7 +105,7 @@ def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, resu
     main = not name.startswith("ablate_")
     description = read_description(path)
     found = contrasts(table, description.expected, runs)
-    shown = table.drop_duplicates("run").groupby("resolution", sort=False)
+    shown = without_corruptions(table).drop_duplicates("run").groupby("resolution", sort=False)
     methods = {resolution: list(group["method"]) for resolution, group in shown}
     galleries = [
         gallery_view(resolution, columns, methods[resolution], PROMPTS[main])

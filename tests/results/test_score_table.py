@@ -9,6 +9,7 @@ import pytest
 from eval.comparisons import minimum_detectable_difference
 from eval.score import as_estimate
 from experiments import table as table_command
+from experiments.results.html import section
 from experiments.results.reading import RunRow, compared_groups, finished_rows, gallery_columns, run_rows
 from experiments.results.score_table import (
     collect,
@@ -23,6 +24,7 @@ from experiments.setup import models
 from experiments.setup.compose import compose_config
 from experiments.setup.grid import read_grid
 from experiments.setup.runs import build_run
+from experiments.setup.schema import CONF
 from tests.tiny import tiny_overrides
 
 ROWS = ["experiment=table1", "resolution=x4", "method=direct,upscale,scalecrafter"]
@@ -98,6 +100,10 @@ def test_controls_set_the_floor_and_do_not_compete(pipe_folder, tmp_path):
     assert "Detectable with 80% power: differences of x4: KID_r" in note(collect(rows))
     assert "the floor" in note(collect(rows))
     assert "the floor" not in note(collect(rows[:2]))
+    collect(rows).to_csv(tmp_path / "table1.csv", index=False)
+    (gallery,) = section(CONF / "experiment/table1.yaml", "table1", None, tmp_path / "runs", tmp_path)["galleries"]
+    assert gallery["titles"] == ("direct", "scalecrafter", "real")  # of a report: corruptions are not shown
+    assert [[method for _, method, _ in row["tiles"]] for row in gallery["rows"]] == [list(gallery["titles"])] * 4
 
 
 def test_note_says_how_many_settings_were_searched(tmp_path):
