@@ -72,9 +72,9 @@ def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
     legend = figure.legend(
         handles.values(), handles.keys(), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns
     )
-    for handle in legend.legend_handles:
-        if handle is not None:
-            handle.set_alpha(1.0)  # a method that is faded in a panel has its full colour here
+    for entry in legend.legend_handles:
+        if entry is not None:
+            entry.set_alpha(1.0)  # a method that is faded in a panel has its full colour here
 
 
 def methods_of(table: pd.DataFrame) -> pd.DataFrame:
