@@ -9,6 +9,7 @@ from functools import lru_cache
 from baselines.sampler import sampled_as
 from baselines.scalecrafter import ScaleCrafter
 from experiments.demo.parts import Parts, changes_for
+from experiments.results.reading import CONTROLS
 from experiments.setup.architecture import open_architecture
 from experiments.setup.compose import compose_config, plain_values
 from experiments.setup.runs import Workload, build_workload
@@ -17,7 +18,7 @@ from scalecrafter.settings import Settings
 
 DIRECT, OURS = "direct", "scalecrafter"
 # Controls of the benchmark that sample nothing, and a method that needs another model of 3.5 GB.
-NOT_DRAWN = {"real", "real_blur", "real_enlarge", "real_grid", "upscale_sd"}
+NOT_DRAWN = {*CONTROLS, "upscale_sd"}
 MOST_STEPS = 500  # with more, DDIM skips high noise levels or fails
 LAST_SEED = 2**53 - 1  # a number in a web page has no more bits
 
