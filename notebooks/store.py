@@ -47,8 +47,9 @@ def code_digest(notebook: NotebookNode) -> str:
     return hashlib.sha256("\0".join(cell.source for cell in code_cells(notebook)).encode()).hexdigest()
 
 
-def execute(path: Path, folder: Path = FOLDER, manager: Any = None, **environment: str) -> NotebookNode:
-    """The notebook after running in a kernel that starts in ``folder``, or in the running one of ``manager``.
+def execute(path: Path, folder: Path | None = None, manager: Any = None, **environment: str) -> NotebookNode:
+    """The notebook after running in a kernel that starts beside it, or in ``folder``, or in the running one of
+    ``manager``.
 
     Raises:
         CellExecutionError: a cell failed.
@@ -61,7 +62,7 @@ def execute(path: Path, folder: Path = FOLDER, manager: Any = None, **environmen
         kernel_name="python3",
         record_timing=False,
         extra_arguments=["--log-level=ERROR"],
-        resources={"metadata": {"path": str(folder)}},
+        resources={"metadata": {"path": str(folder or path.parent)}},
     )
     return client.execute(env=os.environ | QUIET | environment)
 
