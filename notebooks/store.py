@@ -84,10 +84,11 @@ def faults(notebook: NotebookNode) -> list[str]:
     for cell in code_cells(notebook):
         text = shown(cell.outputs)
         where = f"cell {cell.execution_count}"
+        places = [folder for folder in folders if folder in text] + ELSEWHERE.findall(text)
         if any(output.output_type == "error" or output.get("name") == "stderr" for output in cell.outputs):
             found.append(f"{where} warns or fails: {text.strip()[:500]}")
-        elif place := next((folder for folder in folders if folder in text), None) or ELSEWHERE.search(text):
-            found.append(f"{where} shows where it was executed: {place}")
+        elif places:
+            found.append(f"{where} shows where it was executed: {places[0]}")
     return found
 
 
@@ -102,13 +103,14 @@ def storable(notebook: NotebookNode) -> NotebookNode:
 
 
 def pictures(notebook: NotebookNode) -> dict[str, bytes]:
-    """The pictures that pages show, by the name of their file in docs/."""
+    """The pictures that pages show, by the name of their file in docs/: the last one of each cell that names one."""
     found = {}
     for cell in code_cells(notebook):
-        if name := cell.metadata.get("docs"):
-            kind = {".png": "image/png", ".jpg": "image/jpeg"}[Path(name).suffix]
-            encoded = [output.data[kind] for output in cell.outputs if kind in output.get("data", {})]
-            found[name] = base64.b64decode(encoded[-1])
+        name = cell.metadata.get("docs", "")
+        kind = {".png": "image/png", ".jpg": "image/jpeg"}.get(Path(name).suffix)
+        for output in cell.outputs:
+            if encoded := output.get("data", {}).get(kind):
+                found[name] = base64.b64decode(encoded)
     return found
 
 

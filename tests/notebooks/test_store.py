@@ -23,6 +23,7 @@ def folder(tmp_path, monkeypatch):
         new_markdown_cell("# A"),
         new_code_cell("import os\nprint(os.path.basename(os.getcwd()))"),
         new_code_cell(PICTURE, metadata={"docs": "red.png"}),
+        new_code_cell("1", metadata={"docs": "nothing.png"}),  # as when what it draws is not finished
     ]
     write(tmp_path / "a.ipynb", cells)
     return tmp_path
@@ -41,12 +42,13 @@ def test_it_stores_what_the_cells_show_and_nothing_of_when_and_where(folder, cap
     assert capsys.readouterr().out.startswith("a.ipynb: ")
     notebook = nbformat.read(folder / "a.ipynb", as_version=4)
     nbformat.validate(notebook)
-    first, second = store.code_cells(notebook)
-    assert (first.execution_count, second.execution_count) == (1, 2)
+    first, *others = store.code_cells(notebook)
+    assert [cell.execution_count for cell in (first, *others)] == [1, 2, 3]
     assert first.outputs[0].text == f"{folder.name}\n"  # it was executed beside its file
     assert first.metadata == {}
     assert notebook.metadata.language_info == {"name": "python"}
     assert notebook.metadata.code_sha256 == store.code_digest(notebook)
+    assert [path.name for path in (folder / "docs").iterdir()] == ["red.png"]
     assert (folder / "docs/red.png").read_bytes().startswith(b"\x89PNG")
     before = (folder / "a.ipynb").read_bytes()
     store.main(["a"])
