@@ -9,8 +9,9 @@ import pytest
 from eval.comparisons import minimum_detectable_difference
 from eval.score import as_estimate
 from experiments import table as table_command
+from experiments.results.galleries import gallery_columns
 from experiments.results.html import section
-from experiments.results.reading import RunRow, compared_groups, finished_rows, gallery_columns, run_rows
+from experiments.results.reading import RunRow, compared_groups, finished_rows, run_rows
 from experiments.results.score_table import (
     collect,
     latex,
