@@ -1,9 +1,13 @@
 """notebooks/05_inside_the_unet.ipynb is stored as executed, and what it says is what comes out when it runs again."""
 
+import base64
+import io
 import re
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.test_notebooks import ROOT, execute
 
@@ -46,6 +50,26 @@ def test_its_sentences_state_what_its_tables_show(stored):
     ]
     assert said
     assert set(said) <= shown
+
+
+PICTURES = {"receptive_fields.png": 0, "feature_maps.png": 2}  # of docs/how_it_works.md: which of the notebook's
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_page_shows_its_pictures_and_figures(stored, name):
+    images = [output.data["image/png"] for output in outputs(stored) if "image/png" in output.data]
+    own, shown = (
+        np.asarray(Image.open(file).convert("RGB"), float)
+        for file in (io.BytesIO(base64.b64decode(images[PICTURES[name]])), ROOT / "docs" / name)
+    )
+    assert own.shape == shown.shape
+    assert np.abs(own - shown).mean() < 2, f"copy the notebook's picture to docs/{name}"
+    page = (ROOT / "docs/how_it_works.md").read_text(encoding="utf-8")
+    before = page.partition(f"({name})")[0].rsplit("\n\n", 2)[-2]
+    said = re.findall(r"\d\.\d+", before)
+    sources = "".join(cell.source for cell in stored.cells if cell.cell_type == "markdown")
+    assert len(said) >= 2
+    assert set(said) <= set(re.findall(r"\d\.\d+", sources))
 
 
 @pytest.mark.slow

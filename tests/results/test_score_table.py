@@ -103,8 +103,8 @@ def test_controls_set_the_floor_and_do_not_compete(pipe_folder, tmp_path):
     assert "the floor" not in note(collect(rows[:2]))
     collect(rows).to_csv(tmp_path / "table1.csv", index=False)
     (gallery,) = section(CONF / "experiment/table1.yaml", "table1", None, tmp_path / "runs", tmp_path)["galleries"]
-    assert gallery["titles"] == ("direct", "scalecrafter", "real")  # of a report: corruptions are not shown
-    assert [[method for _, method, _ in row["tiles"]] for row in gallery["rows"]] == [list(gallery["titles"])] * 4
+    assert gallery["titles"] == ["direct", "scalecrafter", "real"]  # of a report: corruptions are not shown
+    assert [[method for _, method, _ in row["tiles"]] for row in gallery["rows"]] == [gallery["titles"]] * 4
 
 
 def test_note_says_how_many_settings_were_searched(tmp_path):
