@@ -86,7 +86,7 @@ def explain(error: Exception) -> str:
         parts.append(str(error.__cause__))
     lines = [line for part in parts for line in part.splitlines()]
     kept = [line for line in lines if not line.strip().startswith(("object_type=", "reference_type="))]
-    return " ".join(" ".join(kept).split())
+    return re.sub(r"^Lexer\w+: ", "not an override, as KEY=VALUE: ", " ".join(" ".join(kept).split()))
 
 
 @explained()

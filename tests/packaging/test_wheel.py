@@ -109,6 +109,20 @@ def test_it_works_where_it_is_installed_alone(installed, tmp_path):
     assert told.stdout.split() == ["scalecrafter", scalecrafter.__version__]
 
 
+@pytest.mark.slow  # clones and builds
+def test_pip_installs_it_from_git(tmp_path):
+    """The latest commit, from the repository of this checkout."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone of the repository")
+    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(tmp_path / "there")]
+    pip = [sys.executable, "-m", "pip", "install", *options, f"git+file://{ROOT}"]
+    done = subprocess.run(pip, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "there/scalecrafter/comfyui/nodes.py").is_file()
+    assert {path.name for path in (tmp_path / "there").glob("*")} >= {"scalecrafter", "bin"}
+    assert not (tmp_path / "there/experiments").exists()
+
+
 @pytest.mark.slow  # mypy reads torch
 def test_type_checkers_see_the_types_of_the_installed_package(wheel, tmp_path):
     """In a program that uses the library: what is right passes, and three mistakes are found."""
