@@ -59,17 +59,20 @@ def check_folder(model: str) -> None:
 def explained(option: str, place: str) -> Iterator[None]:
     """One sentence for whatever the libraries raise inside, while they load what ``option`` names."""
     if not Path(place).exists() and not HUB_ID.fullmatch(place):
-        raise ValueError(f"{option} {place} is not there: give a folder that exists, or the id of a hub's repository")
+        raise ValueError(
+            f"{option} {place} is not there: give a path that exists, or the id of a repository on the hub"
+        )
     try:
         yield
     except Exception as error:
+        reason = str(error).strip().removesuffix(".")
         if Path(place).exists():
             raise ValueError(
-                f"{option} {place} is damaged, incomplete or of another kind ({error}): copy or download it again"
+                f"{option} {place} is damaged, incomplete or of another kind ({reason}): copy or download it again"
             ) from error
         raise ValueError(
-            f"{option} {place} is no folder here, and the hub did not give it ({error}): correct the name, or look at "
-            "the connection"
+            f"{option} {place} is not here, and the hub did not give it ({reason}): correct the name, or look at the "
+            "connection"
         ) from error
 
 

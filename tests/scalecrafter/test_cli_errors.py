@@ -42,7 +42,7 @@ def said(arguments, capfd):
     [
         ("/nowhere/model", "--model /nowhere/model is not there"),
         ("./nowhere", "--model ./nowhere is not there"),
-        ("some/repository", "--model some/repository is no folder here, and the hub did not give it"),
+        ("some/repository", "--model some/repository is not here, and the hub did not give it"),
         ("empty", "--model empty holds no pipeline of diffusers: it has no model_index.json"),
         ("file.safetensors", "--model file.safetensors is a file: "),
         ("half", "--model half is damaged, incomplete or of another kind"),
@@ -57,7 +57,7 @@ def test_models_that_cannot_be_loaded(folder, capfd, model, message):
     ("lora", "message"),
     [
         ("/nowhere/lora.safetensors", "--lora /nowhere/lora.safetensors is not there"),
-        ("some/lora", "--lora some/lora is no folder here, and the hub did not give it"),
+        ("some/lora", "--lora some/lora is not here, and the hub did not give it"),
         ("file.safetensors", "--lora file.safetensors is damaged, incomplete or of another kind"),
     ],
 )
