@@ -4,6 +4,7 @@ prompts they show, the HTML report asks here too.
 
 from __future__ import annotations
 
+import io
 import math
 from bisect import bisect
 from collections.abc import Sequence
@@ -113,6 +114,15 @@ def framed(image: PILImage) -> PILImage:
 def enlarged(image: PILImage) -> PILImage:
     """The region with its pixels as they are, at the height of the grid."""
     return at_height(image.crop(region(image.height, image.width)), Image.Resampling.NEAREST)
+
+
+def jpeg(image: PILImage, width: int) -> bytes:
+    """The image as a JPEG, downsampled if it is wider than ``width`` pixels: for notebooks and pages."""
+    stream, shown = io.BytesIO(), image.convert("RGB")
+    if shown.width > width:
+        shown = shown.resize((width, max(1, round(shown.height * width / shown.width))), Image.Resampling.LANCZOS)
+    shown.save(stream, "JPEG", quality=80, optimize=True)
+    return stream.getvalue()
 
 
 def read_images(columns: Sequence[Column], prompts: int) -> list[tuple[str, list[PILImage]]]:
