@@ -126,10 +126,14 @@ def jpeg(image: PILImage, width: int) -> bytes:
 
 
 def read_images(columns: Sequence[Column], prompts: int) -> list[tuple[str, list[PILImage]]]:
-    """(prompt, its image in each column) for the first prompts that all columns have."""
+    """(prompt, its image in each column) for the first prompts that all columns have; ValueError if there are none."""
+    shared = shared_records(columns, prompts)
+    if not shared:
+        folders = ", ".join(sorted({str(column.folder) for column in columns}))
+        raise ValueError(f"no prompt has an image in each of {folders}: run the experiment again")
     return [
         (records[0].prompt, [read_image(c.folder / r.file) for c, r in zip(columns, records, strict=True)])
-        for records in shared_records(columns, prompts)
+        for records in shared
     ]
 
 
