@@ -12,13 +12,17 @@ import scalecrafter
 from experiments.scenes.model import build_scheduler
 from scalecrafter.patching import replaced_attribute
 from tests.scalecrafter.by_hand import by_hand
+from tests.scalecrafter.changes import schedulers
 from tests.scalecrafter.small import draw, small_pipeline
 from tests.scalecrafter.supported import COLUMNS, DOCUMENT, ROWS, with_table
 
 
-# Compiling takes seconds: wrapped by default, which has a module of its own, and the rest in test_graphs.
+# Compiling takes seconds: by default it is done in test_graphs alone. With schedulers the families take turns.
 def takes_long(case, family):
-    return case.name.startswith("compiled") and (case.name, family) != ("compiled and wrapped", "sd")
+    return case.name.startswith("compiled") or (case.name, family) in SECOND_FAMILIES
+
+
+SECOND_FAMILIES = {(name, ("sdxl", "sd")[index % 2]) for index, name in enumerate(schedulers())}
 
 
 CASES = [

@@ -31,7 +31,7 @@ def test_every_option_of_every_group_composes():  # experiments: test_grid.py
 
 
 LINES = [
-    ["experiment=ablate_tau", "sampler.steps=${model.steps}", "paths.runs='a b=c'", "seed=1", "model=folder", "seed=2"],
+    ["experiment=ablate_tau", "sampler.steps=${model.steps}", "paths.runs='a b'", "seed=1", "model=folder", "seed=2"],
     ["model={steps: 3}", "model.steps=4", "+method.object.more=[1,{a: null}]", "scalecrafter/freeu=scalecrafter"],
     ["scalecrafter.dilation={down_blocks.0: 2, mid_block: 3.5}", "metrics.also=[kid_subsets]", "hydra.verbose=true"],
 ]
