@@ -42,8 +42,7 @@ def stock(pipe, size=(64, 64), **options):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_recipe_acts_in_every_method(pipe, name):
-    samplers = (replace(sampler, steps=2) for sampler in (PLAIN, RECIPES["negative prompt"]))
-    plain, negative = (sample(build(name), pipe, sampler) for sampler in samplers)
+    plain, negative = (sample(build(name), pipe, s) for s in (PLAIN, RECIPES["negative prompt"]))
     assert not np.array_equal(plain, negative)
 
 

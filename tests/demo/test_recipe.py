@@ -13,7 +13,7 @@ from experiments.demo.parts import Parts
 from experiments.demo.recipe import FILE, python_lines, recipe_yaml
 from scalecrafter import Settings
 
-CHOICE = Choice('a "red" house in the snow', 5, 64, 96, 2)
+CHOICE = Choice('a "red" house in the snow', 5, 64, 96, 3)
 
 
 def run_lines(overrides, choice, folder, monkeypatch):
