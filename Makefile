@@ -22,6 +22,9 @@ REFERENCE ?=
 RUNS ?=
 RESULTS ?=
 PLAN ?=
+# Options of notebooks: some of them by name, and a folder to write them to instead of storing them; empty: all are stored.
+NOTEBOOKS ?=
+OUT ?=
 # Options of demo: the person's own pipeline (MODEL=folder MODEL_PATH=DIR), and where it listens; empty: this machine alone.
 MODEL_PATH ?=
 DEMO_HOST ?=
@@ -48,6 +51,7 @@ help: ## Show this list
 	@echo
 	@echo "  reproduce-table takes MODEL= PROMPTS= PROMPTS_FILE= PROMPTS_LIMIT= REFERENCE= STEPS= RUNS= RESULTS="
 	@echo "  and EXPERIMENT= (paper_1k: the paper's comparison on 1,000 prompts); PLAN=true estimates the cost instead"
+	@echo "  notebooks takes RUNS= RESULTS= NOTEBOOKS=\"NAME ...\" and OUT=DIR, which leaves the stored ones"
 	@echo "  demo takes MODEL=folder MODEL_PATH=DIR DEMO_HOST= DEMO_PORT="
 
 setup: $(STAMP) ## Create the virtual environment from the pinned versions
@@ -131,11 +135,8 @@ validate-metrics: $(STAMP) ## Measure which score sees which damage (docs/reliab
 	$(PY) -m experiments.validate_metrics $(if $(RUNS),--runs "$(RUNS)" --hand-counts docs/hand_counts.csv) \
 		$(if $(RESULTS),--results "$(RESULTS)")
 
-notebooks: $(STAMP) ## Execute the notebooks into results/notebooks
-	@mkdir -p "$(or $(RESULTS),results)/notebooks"
-	@for name in notebooks/*.ipynb; do \
-		RUNS="$(RUNS)" RESULTS="$(RESULTS)" $(VENV)/bin/jupyter execute "$$name" \
-			--output="$(abspath $(or $(RESULTS),results))/notebooks/$$(basename $$name)" || exit 1; done
+notebooks: $(STAMP) ## Execute the notebooks on finished runs and store them, and docs/ pictures, with what they show
+	RUNS="$(RUNS)" RESULTS="$(RESULTS)" $(PY) -m notebooks.store $(if $(OUT),--out "$(OUT)") $(NOTEBOOKS)
 
 docs: $(STAMP) ## Build the documentation as a site, in site/ (a warning is an error)
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build

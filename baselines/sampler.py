@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ class Sampler:
 
     Args:
         steps: at least 1.
-        guidance_scale: of classifier-free guidance; at 1 and below there is none.
-        eta: DDIM's (0: deterministic, 1: as noisy as DDPM).
+        guidance_scale: of classifier-free guidance, at least 0; at 1 and below there is none.
+        eta: DDIM's, from 0 (deterministic) to 1 (as noisy as DDPM).
         scheduler: ddim or euler, made from the configuration of the pipeline's own; None: that one.
         negative_prompt: of the unconditional half; None: the pipeline's own, which is empty.
         freeu: FreeU in every call of the U-Net; None: as the method says, mostly never.
@@ -48,6 +49,10 @@ class Sampler:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"sampling needs at least 1 step, not {self.steps}")
+        if not 0 <= self.guidance_scale < math.inf:
+            raise ValueError(f"sampler.guidance_scale is a number of at least 0, not {self.guidance_scale:g}")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"sampler.eta is a number from 0 to 1, not {self.eta:g}")
         if self.scheduler not in (None, *SCHEDULERS):
             raise ValueError(
                 f"sampler.scheduler is {', '.join(SCHEDULERS)} or null (the model's), not {self.scheduler!r}"

@@ -19,6 +19,8 @@ from eval.crops import keyed_generator
 
 STEPS = (1, 2, 3, 4)
 RINGING_SIGMA = 2.0  # pixels
+GRAIN = 1.0, 2.0  # pixels: the sigma that speckles are smoothed with
+PATCH_SIGMA = 12.0  # pixels
 GRID = 4  # the dilation at sixteen times the training area
 
 
@@ -38,6 +40,19 @@ def enlarge(image: np.ndarray, factor: float, rng: np.random.Generator) -> np.nd
 def noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
     """Independent Gaussian noise of ``sigma`` grey levels."""
     return as_pixels(image + sigma * rng.standard_normal(image.shape))
+
+
+def speckle(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Coloured grains of a few pixels, in patches: noise that is left in a latent looks so when it is decoded.
+
+    Gaussian noise of about an octave: ``sigma`` grey levels where it is strongest, a tenth of it between the patches.
+    """
+    white, grain = rng.standard_normal(image.shape), rng.uniform(*GRAIN)
+    fine, coarse = smoothed(white, grain), smoothed(white, 2 * grain)
+    grains = (fine - coarse) / (fine - coarse).std()
+    where = ndimage.gaussian_filter(rng.standard_normal(image.shape[:2]), PATCH_SIGMA)
+    strength = np.clip(0.5 + 0.5 * where / where.std(), 0.1, 1)
+    return as_pixels(image + sigma * strength[..., None] * grains)
 
 
 def dilation_grid(image: np.ndarray, shift: float, rng: np.random.Generator, d: int = GRID) -> np.ndarray:
@@ -128,6 +143,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "blur": Corruption(blur, (1, 2, 4, 8), "sigma in pixels"),
     "enlarged": Corruption(enlarge, (2, 4, 8, 16), "factor"),
     "noise": Corruption(noise, (5, 10, 20, 40), "sigma in grey levels"),
+    "speckle": Corruption(speckle, (8, 16, 32, 64), "sigma in grey levels where it is strongest"),
     "dilation grid": Corruption(dilation_grid, (1, 2, 4, 8), "largest shift in pixels, 4x4 sub-images"),
     "JPEG": Corruption(jpeg, (60, 30, 15, 5), "quality"),
     "colour shift": Corruption(colour_shift, (0.05, 0.1, 0.2, 0.4), "gain of red, loss of blue"),

@@ -7,7 +7,8 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import yaml
 from PIL import Image
 
 from scalecrafter import __version__
-from scalecrafter.pipeline import dtype_argument
+from scalecrafter.loading import load_pipeline
 from scalecrafter.png import DTYPES, metadata, read_image, read_metadata, save_png
 from scalecrafter.settings import Settings, available_settings
 
 LATENT_PX = 8  # pixels of an image for each of its latent, along a side
+RANGES = {"guidance_scale": (0, 1000), "eta": (0, 1), "scale": (1, 100), "strength": (0, 1)}
 
 
 def show_settings(name: str | None) -> None:
@@ -31,46 +33,24 @@ def show_settings(name: str | None) -> None:
         print(yaml.safe_dump(Settings.load(name).to_dict(), sort_keys=False), end="")
 
 
-def load_pipeline(arguments: argparse.Namespace) -> Any:
-    """The pipeline of a local folder or hub id: text-to-image, or image-to-image for `upscale`. From safetensors only,
-    on a GPU if there is one, with the scheduler and LoRA that are asked for.
-
-    Raises:
-        ValueError: a damaged weights file, or a scheduler that the pipeline does not accept.
-    """
-    import diffusers
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    default = torch.float16 if device == "cuda" else torch.float32
-    kind = default if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
-    options = {dtype_argument(): kind, "variant": arguments.variant, "use_safetensors": True}
-    try:
-        kinds = {"generate": diffusers.AutoPipelineForText2Image, "upscale": diffusers.AutoPipelineForImage2Image}
-        pipe = kinds[arguments.command].from_pretrained(arguments.model, **options)
-        if arguments.lora is not None:
-            pipe.load_lora_weights(arguments.lora, use_safetensors=True)
-    except OSError:  # it is not there, or cannot be fetched, as the hub's library explains
-        raise
-    except Exception as error:  # whatever the libraries raise, the cause is one of these files
+def check_options(arguments: argparse.Namespace) -> None:
+    """ValueError for numbers that cannot be meant and settings that do not exist, before a model is loaded."""
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    for name in ("height", "width", "steps", "number"):
+        if given.get(name, 1) < 1:
+            raise ValueError(f"--{name} must be at least 1, not {given[name]}")
+    for name, (least, most) in RANGES.items():
+        if not least <= given.get(name, least) <= most:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} must be a number from {least} to {most}, not {given[name]:g}")
+    if int(arguments.steps * given.get("strength", 1)) < 1:
         raise ValueError(
-            f"a file of {arguments.model} or the LoRA is damaged or misfits ({error}): copy or download it again"
-        ) from error
-    if arguments.scheduler is not None:
-        pipe.scheduler = find_scheduler(pipe, arguments.scheduler).from_config(pipe.scheduler.config)
-    return pipe.to(device)
-
-
-def find_scheduler(pipe: Any, name: str) -> Any:
-    """The class of diffusers with this name, with or without "Scheduler" at its end; ValueError that lists what the
-    pipeline accepts.
-    """
-    accepted = {kind.__name__: kind for kind in (*pipe.scheduler.compatibles, type(pipe.scheduler))}
-    found = accepted.get(name) or accepted.get(f"{name}Scheduler")
-    if found is None:
-        known = ", ".join(sorted(each.removesuffix("Scheduler") for each in accepted))
-        raise ValueError(f"--scheduler {name} is none that this pipeline accepts: {known}")
-    return found
+            f"--strength {arguments.strength:g} leaves none of {arguments.steps} steps: raise one of them"
+        )
+    if not -(2**63) <= arguments.seed <= 2**63 - arguments.number:
+        raise ValueError(f"--seed is a number of 64 bits, not {arguments.seed}")
+    if arguments.settings != "auto":
+        Settings.load(arguments.settings)
 
 
 def output_paths(arguments: argparse.Namespace) -> list[Path]:
@@ -105,8 +85,9 @@ def upscale(arguments: argparse.Namespace) -> None:
     """
     image = read_image(arguments.image).convert("RGB")
     width, height = (round(side * arguments.scale) for side in image.size)
-    enlarged = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
-    padded = np.pad(enlarged, ((0, -height % LATENT_PX), (0, -width % LATENT_PX), (0, 0)), mode="edge")
+    with room_for(height, width):
+        enlarged = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
+        padded = np.pad(enlarged, ((0, -height % LATENT_PX), (0, -width % LATENT_PX), (0, 0)), mode="edge")
     given = {"image": Image.fromarray(padded), "strength": arguments.strength}
     write_images(arguments, {"height": len(padded), "width": padded.shape[1]}, given, (width, height))
 
@@ -122,11 +103,6 @@ def write_images(
     from scalecrafter.enable import enable
     from scalecrafter.pipeline import model_family
 
-    for name in ("steps", "number"):
-        if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
-    if not -(2**63) <= arguments.seed <= 2**63 - arguments.number:
-        raise ValueError(f"--seed is a number of 64 bits, not {arguments.seed}")
     paths = output_paths(arguments)
     pipe = load_pipeline(arguments)
     if arguments.guidance_scale is None:
@@ -135,17 +111,34 @@ def write_images(
         raise ValueError(f"{type(pipe.scheduler).__name__} has no --eta: use --scheduler DDIM")
     with enable(pipe, **size, settings=arguments.settings) as handle:
         for seed, path in enumerate(paths, start=arguments.seed):
-            image = pipe(
-                arguments.prompt,
-                negative_prompt=arguments.negative_prompt,
-                num_inference_steps=arguments.steps,
-                guidance_scale=arguments.guidance_scale,
-                eta=arguments.eta,
-                generator=torch.Generator("cpu").manual_seed(seed),
-                **given,
-            ).images[0]
+            with room_for(**size):
+                image = pipe(
+                    arguments.prompt,
+                    negative_prompt=arguments.negative_prompt,
+                    num_inference_steps=arguments.steps,
+                    guidance_scale=arguments.guidance_scale,
+                    eta=arguments.eta,
+                    generator=torch.Generator("cpu").manual_seed(seed),
+                    **given,
+                ).images[0]
             save_png(image.crop((0, 0, *kept)), path, metadata(arguments, seed, handle.settings))
             print(path)
+
+
+@contextmanager
+def room_for(height: int, width: int) -> Iterator[None]:
+    """ValueError if memory runs out inside."""
+    from scalecrafter.memory import is_out_of_memory
+
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"{height}x{width} (height x width) does not fit into memory: take a smaller size, or half precision "
+            "(--dtype float16, on a CPU bfloat16)"
+        ) from error
 
 
 def build_parser(stored: Mapping[str, Any] | None = None) -> argparse.ArgumentParser:
@@ -221,10 +214,9 @@ def main(argv: list[str] | None = None) -> int:
         arguments = parse(argv)
         if arguments.command == "settings":
             show_settings(arguments.name)
-        elif arguments.command == "generate":
-            generate(arguments)
         else:
-            upscale(arguments)
+            check_options(arguments)
+            {"generate": generate, "upscale": upscale}[arguments.command](arguments)
     except (ValueError, OSError) as error:
         print(f"scalecrafter: {one_line(error)}", file=sys.stderr)
         return 2

@@ -56,7 +56,7 @@ def read_image(path: Path) -> Image.Image:
             image.load()
             return image
     except Exception as error:  # of many kinds, as libraries stumble over damaged files
-        reason = "it is none" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
+        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
         raise ValueError(f"cannot read image {path}: {reason}") from error
 
 

@@ -177,6 +177,16 @@ def test_files_functions_and_folders_stay_small() -> None:
                 assert len(list(path.parent.glob("[!_]*.py"))) <= 12, path.parent
 
 
+def test_what_has_to_stand_twice_is_the_same() -> None:
+    """`one_line`: importing the library loads torch, and what is wrong with a command is said without it."""
+    found = set()
+    for name in ("scalecrafter/cli.py", "experiments/setup/command_line.py"):
+        source = (ROOT / name).read_text(encoding="utf-8")
+        (function,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == "one_line")
+        found.add(ast.unparse(function))
+    assert len(found) == 1
+
+
 def test_every_module_at_the_top_of_experiments_is_a_command() -> None:
     for path in (ROOT / "experiments").glob("*.py"):
         if path.name != "__init__.py":

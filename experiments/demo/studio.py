@@ -24,7 +24,7 @@ from experiments.cost.probing import device_memory
 from experiments.demo.choice import DIRECT, OURS, Choice, check_workload, configured, settings_of, workload_of
 from experiments.demo.parts import Parts, parts_of
 from experiments.demo.sizes import check_area
-from experiments.sampling.batches import is_out_of_memory
+from scalecrafter.memory import is_out_of_memory
 from scalecrafter.pipeline import training_size
 
 KEPT_BYTES = 512e6  # of images

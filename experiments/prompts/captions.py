@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from experiments.prompts.build import prompt_id
+from experiments.prompts.checks import is_text
 from experiments.prompts.metadata import open_source
 from experiments.prompts.text import clean_caption
 
@@ -31,7 +32,8 @@ def read_coco(path: Path) -> dict[str, str]:
             image, candidate = each["image_id"], (each["id"], text)
             if not (type(image) is int and type(each["id"]) is int and 0 <= image < 2**63):
                 raise ValueError("ids are not whole numbers of 64 bits")
-            text.encode("utf-8")  # JSON can hold halves of surrogate pairs
+            if not is_text(text):
+                raise ValueError(f"the caption of image {image} is not Unicode")
             if text and candidate < captions.get(image, (each["id"] + 1, "")):
                 captions[image] = candidate
     except (ValueError, TypeError, LookupError, RecursionError) as error:

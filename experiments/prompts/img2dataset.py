@@ -17,6 +17,7 @@ import pyarrow as pa
 from PIL import Image
 
 from eval.shards import IMAGE_SUFFIXES, ShardSample, read_member, read_shard
+from experiments.prompts.checks import is_text
 from experiments.prompts.columns import SCHEMA, TEXTS, find_columns
 
 BATCH_IMAGES = 256
@@ -127,14 +128,10 @@ def image_size(content: bytes) -> tuple[int, int]:
 
 
 def as_text(value: Any) -> str | None:
-    """Text, or None for other values. Unpaired surrogates, which JSON allows, break the row."""
-    if not isinstance(value, str):
-        return None
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise BrokenSample("broken row") from error
-    return value
+    """Text, or None for other values; BrokenSample for text that UTF-8 cannot hold."""
+    if isinstance(value, str) and not is_text(value):
+        raise BrokenSample("broken row")
+    return value if isinstance(value, str) else None
 
 
 def as_number(value: Any) -> float | None:

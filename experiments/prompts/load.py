@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.prompts.checks import ID, is_text
 from experiments.scenes.renderer.scene import Scene, sample_scenes
 
 KINDS = {".json": "coco", ".tsv": "table"}  # files that are not one prompt per line
-ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # ids become file names
-SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair, which JSON can hold and UTF-8 cannot
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def parse_prompt(line: bytes) -> Prompt | None:
     """Parse a line of a manifest; None if it is damaged."""
     try:
         row = json.loads(line)
-        valid = bool(ID.fullmatch(row["id"])) and not SURROGATE.search(row["prompt"])
+        valid = bool(ID.fullmatch(row["id"])) and is_text(row["prompt"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return Prompt(row["id"], row["prompt"]) if valid else None

@@ -11,10 +11,10 @@ import pandas as pd
 from eval.files import open_atomically, write_atomically
 from experiments.results.field.charts import charts_of
 from experiments.results.field.page import frontier_page
-from experiments.results.galleries import write_gallery, write_zoom
+from experiments.results.galleries import gallery_columns, write_gallery, write_zoom
 from experiments.results.plots import table_figure
 from experiments.results.published import UNKNOWN, published_beside
-from experiments.results.reading import finished_rows, gallery_columns, read_scores
+from experiments.results.reading import finished_rows, read_scores
 from experiments.results.score_table import collect, latex, markdown, note, readable
 from experiments.results.style import save_chart
 from experiments.results.tracking import log_table

@@ -1,18 +1,24 @@
-"""Grids of images: prompts by methods with the same seeds, whole, and the same region of each enlarged."""
+"""Grids of images: prompts by methods with the same seeds, whole, and the same region of each enlarged. Which runs and
+prompts they show, the HTML report asks here too.
+"""
 
 from __future__ import annotations
 
+import io
 import math
 from bisect import bisect
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Image as PILImage
 
 from eval.files import open_atomically
-from experiments.results.reading import Column, shared_records
+from experiments.results.reading import row_labels, run_folders, without_corruptions
 from experiments.results.score_table import plain
+from experiments.sampling.manifest import Record, read_records
 from scalecrafter.png import read_image
 
 PROMPTS = 6
@@ -22,6 +28,31 @@ HEIGHT, GAP, LINE = 256, 10, 30  # pixels: of an image, between images, of a lin
 FONT = ImageFont.load_default(18)
 
 Rows = Sequence[tuple[str, Sequence[Sequence[PILImage]]]]
+
+
+class Column(NamedTuple):
+    """Of a gallery: the images of a run."""
+
+    title: str
+    method: str
+    folder: Path
+
+
+def gallery_columns(table: pd.DataFrame, runs: Path) -> dict[str, list[Column]]:
+    """For each resolution the columns of its gallery: each run once, without corrupted controls."""
+    shown = without_corruptions(table).drop_duplicates("run")
+    columns = map(Column, row_labels(shown), shown["method"], run_folders(shown, runs))
+    found: dict[str, list[Column]] = {}
+    for resolution, column in zip(shown["resolution"], columns, strict=True):
+        found.setdefault(resolution, []).append(column)
+    return found
+
+
+def shared_records(columns: Sequence[Column], limit: int) -> list[list[Record]]:
+    """For each of the first ``limit`` prompts that the runs of all columns have, its record in each of them."""
+    found = [{record.id: record for record in read_records(column.folder)} for column in columns]
+    ids = sorted(set.intersection(*map(set, found)))[:limit]
+    return [[records[key] for records in found] for key in ids]
 
 
 def write_grid(titles: Sequence[str], rows: Rows, path: Path) -> None:
@@ -85,23 +116,31 @@ def enlarged(image: PILImage) -> PILImage:
     return at_height(image.crop(region(image.height, image.width)), Image.Resampling.NEAREST)
 
 
+def jpeg(image: PILImage, width: int) -> bytes:
+    """The image as a JPEG, downsampled if it is wider than ``width`` pixels: for notebooks and pages."""
+    stream, shown = io.BytesIO(), image.convert("RGB")
+    if shown.width > width:
+        shown = shown.resize((width, max(1, round(shown.height * width / shown.width))), Image.Resampling.LANCZOS)
+    shown.save(stream, "JPEG", quality=80, optimize=True)
+    return stream.getvalue()
+
+
 def read_images(columns: Sequence[Column], prompts: int) -> list[tuple[str, list[PILImage]]]:
     """(prompt, its image in each column) for the first prompts that all columns have."""
-    folders = [folder for _, folder in columns]
     return [
-        (records[0].prompt, [read_image(folder / r.file) for folder, r in zip(folders, records, strict=True)])
-        for records in shared_records(folders, prompts)
+        (records[0].prompt, [read_image(c.folder / r.file) for c, r in zip(columns, records, strict=True)])
+        for records in shared_records(columns, prompts)
     ]
 
 
 def write_gallery(columns: Sequence[Column], path: Path, prompts: int = PROMPTS) -> None:
     """One row for each of the first prompts, one column for each run, images of one height."""
     rows = [(prompt, [[at_height(p) for p in line]]) for prompt, line in read_images(columns, prompts)]
-    write_grid([title for title, _ in columns], rows, path)
+    write_grid([column.title for column in columns], rows, path)
 
 
 def write_zoom(columns: Sequence[Column], path: Path, prompts: int = ZOOM_PROMPTS) -> None:
     """Two lines for each of the first prompts: the images with a frame around a region, and that region enlarged."""
     images = read_images(columns, prompts)
     rows = [(prompt, [[framed(p) for p in line], [enlarged(p) for p in line]]) for prompt, line in images]
-    write_grid([title for title, _ in columns], rows, path)
+    write_grid([column.title for column in columns], rows, path)

@@ -19,20 +19,10 @@ from PIL import Image
 
 from experiments.results.ablations import contrast_table, contrasts
 from experiments.results.field.charts import charts_of
+from experiments.results.galleries import Column, gallery_columns, shared_records
 from experiments.results.html_table import headlines, table_view
 from experiments.results.plots import ablation, score_title
-from experiments.results.reading import (
-    Column,
-    gallery_columns,
-    read_description,
-    read_run,
-    read_scores,
-    read_table,
-    run_folders,
-    score_files,
-    shared_records,
-    without_corruptions,
-)
+from experiments.results.reading import read_description, read_run, read_scores, read_table, run_folders, score_files
 from experiments.results.score_table import prompt_counts
 from experiments.results.style import chart_svg, method_style
 from scalecrafter.png import read_image
@@ -53,16 +43,16 @@ def embed_image(path: Path, pixels: float) -> str:
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def gallery_view(resolution: str, columns: Sequence[Column], methods: Sequence[str], prompts: int) -> dict[str, Any]:
+def gallery_view(resolution: str, columns: Sequence[Column], prompts: int) -> dict[str, Any]:
     """The images of one resolution: a row per prompt with (title, method, file) of each column, and which two columns
     to compare first.
     """
-    titles, folders = zip(*columns, strict=True)
+    titles = [column.title for column in columns]
     rows = []
-    for records in shared_records(folders, prompts):
-        files = [folder / record.file for folder, record in zip(folders, records, strict=True)]
-        rows.append({"prompt": records[0].prompt, "tiles": list(zip(titles, methods, files, strict=True))})
-    first = shared_records(folders[:1], 1)[0][0]
+    for records in shared_records(columns, prompts):
+        tiles = [(c.title, c.method, c.folder / record.file) for c, record in zip(columns, records, strict=True)]
+        rows.append({"prompt": records[0].prompt, "tiles": tiles})
+    first = shared_records(columns[:1], 1)[0][0]
     return {
         "resolution": resolution,
         "height": first.height,
@@ -105,10 +95,8 @@ def section(path: Path, name: str, plot: dict[str, Any] | None, runs: Path, resu
     main = not name.startswith("ablate_")
     description = read_description(path)
     found = contrasts(table, description.expected, runs)
-    shown = without_corruptions(table).drop_duplicates("run").groupby("resolution", sort=False)
-    methods = {resolution: list(group["method"]) for resolution, group in shown}
     galleries = [
-        gallery_view(resolution, columns, methods[resolution], PROMPTS[main])
+        gallery_view(resolution, columns, PROMPTS[main])
         for resolution, columns in gallery_columns(table, runs).items()
     ]
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import pandas as pd
 import yaml
 from pandas.api.types import is_numeric_dtype
 
-from experiments.sampling.manifest import Record, read_records
 from experiments.scoring.stored import is_changed
 from experiments.setup.architecture import Model, open_architecture, open_model
 from experiments.setup.compose import compose_config
@@ -37,8 +36,6 @@ PATTERNS = {"run": r"[A-Za-z0-9][^/\\]*", "scores": r"scores/[^/\\]+\.json", "si
 LABELS = {"model", "resolution", "size", "method", "variant", "n", "run", "scores"}
 TEXTS = LABELS - {"n"} | {"scheduler", "negative_prompt", "freeu", "size_condition"}
 COLUMNS = {*LABELS, *SCORES, *(f"{name}_{part}" for name in SCORES for part in ("se", "best")), *SHARES, *COSTS}
-
-Column = tuple[str, Path]  # of a gallery: its title and the run folder
 
 FLOOR = "real"  # the control method whose images are real
 CONTROLS = (FLOOR, "real_blur", "real_enlarge", "real_grid")  # it and its corruptions compete with no method
@@ -196,24 +193,6 @@ def compared_groups(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     groups = list(table.groupby(["resolution", "n"], sort=False))
     sizes = table.groupby("resolution")["n"].nunique()
     return [(f"{name}, {n} prompts" if sizes[name] > 1 else name, group) for (name, n), group in groups]
-
-
-def gallery_columns(table: pd.DataFrame, runs: Path) -> dict[str, list[Column]]:
-    """For each resolution the columns of its gallery; corrupted controls are left out."""
-    table = without_corruptions(table).drop_duplicates("run")
-    found: dict[str, list[Column]] = {}
-    for resolution, label, folder in zip(
-        table["resolution"], row_labels(table), run_folders(table, runs), strict=True
-    ):
-        found.setdefault(resolution, []).append((label, folder))
-    return found
-
-
-def shared_records(folders: Sequence[Path], limit: int) -> list[list[Record]]:
-    """For each of the first ``limit`` prompts that all runs have, its record in each of them."""
-    found = [{record.id: record for record in read_records(folder)} for folder in folders]
-    ids = sorted(set.intersection(*map(set, found)))[:limit]
-    return [[records[key] for records in found] for key in ids]
 
 
 def read_run(folder: Path) -> dict[str, Any]:

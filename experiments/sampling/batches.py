@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -25,6 +24,7 @@ from experiments.sampling.manifest import NAME, Record, append_line, remember_im
 from experiments.setup.identity import environment
 from experiments.setup.runs import Run
 from experiments.setup.stopping import unbroken
+from scalecrafter.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -91,15 +91,6 @@ def sample_if_it_fits(run: Run, prompts: Sequence[Prompt], size: int) -> Batch |
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return None
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a GPU, or main memory, had no room: libraries raise RuntimeError with many messages."""
-    return (
-        isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
-        or should_reduce_batch_size(error)
-        or "ALLOC_FAILED" in str(error)  # cuBLAS and cuDNN
-    )
 
 
 def sample_batch(run: Run, prompts: Sequence[Prompt], size: int) -> Batch:

@@ -26,7 +26,7 @@ from PIL import Image
 from eval.files import sha256_of_file, sync_folder, write_atomically
 from eval.images import ImageFile
 from eval.index import ImageInfo, confirm, remember
-from experiments.prompts.load import ID, SURROGATE
+from experiments.prompts.checks import ID, is_text
 from experiments.setup.identity import environment
 
 NAME, QUARANTINE = "manifest.jsonl", "quarantine"
@@ -66,7 +66,7 @@ def parse_record(values: Mapping[str, Any]) -> Record:
         raise ValueError(f"no record of an image: it has no {', '.join(lacking)}")
     wrong = [key for key, value in values.items() if type(value) is not TYPES.get(key)]
     if not wrong:
-        wrong = ["id"] * (not ID.fullmatch(values["id"])) + ["prompt"] * bool(SURROGATE.search(values["prompt"]))
+        wrong = ["id"] * (not ID.fullmatch(values["id"])) + ["prompt"] * (not is_text(values["prompt"]))
     if wrong:
         raise ValueError(f"no record of an image: its {', '.join(wrong)} cannot be")
     if values["file"] != f"images/{values['id']}.png":

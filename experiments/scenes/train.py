@@ -23,35 +23,23 @@ from torch import nn
 from eval.files import write_atomically
 from experiments.scenes import WEIGHTS
 from experiments.scenes.model import BASE_PX, assemble, build_tokenizer
-from experiments.scenes.networks import DETAIL_FILE, REPETITION_FILE, STRUCTURE_FILE, save_network
-from experiments.scenes.renderer.scene import Scene, sample_scenes
+from experiments.scenes.networks import DETAIL_FILE, REPETITION_FILE, STRUCTURE_FILE, loaded, save_network
+from experiments.scenes.renderer.scene import sample_scenes
 from experiments.scenes.scene_features import SceneFeatures
 from experiments.scenes.training.autoencoder import measure_autoencoder, train_autoencoder
 from experiments.scenes.training.counting import measure_counter, train_counter
 from experiments.scenes.training.data import CLOSE_SEED, TRAIN_SEED, close_ups, rendered
 from experiments.scenes.training.detail import measure_detail, train_detail
 from experiments.scenes.training.diffusion import train_diffusion, training_latents
-from experiments.scenes.training.structure import measure_structure, train_structure
+from experiments.scenes.training.sampled import sample_base, sampled_objects
+from experiments.scenes.training.structure import StructureNetwork, measure_structure, train_structure
 from experiments.setup.command_line import command
 
 TRAIN_COUNT, CLOSE_UP_COUNT = 14_400, 4_320
 LOG, REPORT = "training_log.jsonl", "report.json"
 SCORING = ("structure", "detail", "counting")  # networks that scores use
-SAMPLES, SAMPLE_SEED, SAMPLE_STEPS, GUIDANCE_SCALE = 256, 505, 25, 5.0
-
-
-def sample_base(pipe: StableDiffusionPipeline, n: int, seed: int) -> tuple[list[Scene], NDArray[np.uint8]]:
-    """Generate ``n`` base-size images (N, 128, 128, 3) uint8 for balanced captions, with one generator per image."""
-    scenes = sample_scenes(n, seed)
-    pipe.set_progress_bar_config(disable=True)
-    batches = []
-    for start in range(0, n, 32):
-        part = scenes[start : start + 32]
-        generators = [torch.Generator().manual_seed(s.seed) for s in part]
-        options = {"num_inference_steps": SAMPLE_STEPS, "guidance_scale": GUIDANCE_SCALE, "output_type": "np"}
-        images = pipe([s.caption for s in part], generator=generators, height=BASE_PX, width=BASE_PX, **options).images
-        batches.append((images * 255).round().astype(np.uint8))
-    return scenes, np.concatenate(batches)
+SAMPLES, SAMPLE_SEED = 256, 505
+COUNTED_SAMPLES = 384  # that the counter is trained on
 
 
 def write_sheet(images: NDArray[np.uint8], path: Path, columns: int = 12) -> None:
@@ -66,7 +54,7 @@ def train_scoring_network(name: str, work: Path, out: Path) -> dict[str, float]:
     Args:
         name: which one.
         work: checkpoints and training sets; what is finished is not trained again.
-        out: pipeline folder that gets the file.
+        out: pipeline folder that gets the file; the counter needs all that is trained before it there.
 
     Returns:
         Quality measures on held-out scenes.
@@ -80,7 +68,10 @@ def train_scoring_network(name: str, work: Path, out: Path) -> dict[str, float]:
         network, file = train_detail(work, log), DETAIL_FILE
         measures = measure_detail(network, work)
     else:
-        network, file = train_counter(work, log), REPETITION_FILE
+        pipe = StableDiffusionPipeline.from_pretrained(out, torch_dtype=torch.float32, local_files_only=True)
+        structure, _ = loaded(StructureNetwork, out / STRUCTURE_FILE)
+        samples = sampled_objects(pipe, structure, COUNTED_SAMPLES, work / "sampled.npy")
+        network, file = train_counter(work, log, samples), REPETITION_FILE
         measures = measure_counter(network, work)
     save_network(network, out / file)
     return measures
@@ -122,7 +113,7 @@ def train_all(work: Path, out: Path, keep_autoencoder: bool = False) -> dict[str
     else:
         vae = train_autoencoder(sets, work, log)
     report: dict[str, float] = {}
-    for name in SCORING:
+    for name in ("structure", "detail"):
         report |= train_scoring_network(name, work, out)
     tokenizer = build_tokenizer(work / "tokenizer")
     text_encoder, unet = train_diffusion(training_latents(vae, sets), scenes, tokenizer, work, log)
@@ -132,6 +123,7 @@ def train_all(work: Path, out: Path, keep_autoencoder: bool = False) -> dict[str
     # transformers loads in the dtype of the config, diffusers in float32; with "float32" a plain load is consistent.
     config = out / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+    report |= train_scoring_network("counting", work, out)
     pipe.to(dtype=torch.float32)
     wanted, images = sample_base(pipe, SAMPLES, SAMPLE_SEED)
     report |= measure_autoencoder(vae, work)

@@ -22,7 +22,14 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from experiments.setup.models import ModelSource, check_model, load_pipeline, pipeline_named, resolve_dtype
+from experiments.setup.models import (
+    SINGLE_FILE,
+    ModelSource,
+    check_model,
+    load_pipeline,
+    pipeline_named,
+    resolve_dtype,
+)
 from scalecrafter.decode import TILE, tiled_decoding
 from scalecrafter.pipeline import vae_scale_factor
 
@@ -89,16 +96,21 @@ def read_architecture(source: ModelSource) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: neither the model's folder nor a file of its name is there.
-        ValueError: the folder's configuration is incomplete.
+        ValueError: the folder's configuration is incomplete, or no folder is named.
     """
     for place in (source.path, source.config):
         if place is not None and (Path(place) / "model_index.json").is_file():
             return read_folder(Path(place))
     shipped = SHIPPED / f"{source.name}.yaml"
     if not shipped.is_file():
+        if source.path is None and source.id is None:
+            source.locate()  # says what is missing
+        if Path(source.path or "").is_file():
+            raise ValueError(SINGLE_FILE.format(source.path))
         names = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
         raise FileNotFoundError(
-            f"no pipeline folder at {source.path}, and no architecture is known for {source.name} (known: {names})"
+            f"no pipeline folder at {source.path or source.id}: give model.path, the folder that save_pretrained "
+            f"wrote; only {names} are known without one"
         )
     return yaml.safe_load(shipped.read_text(encoding="utf-8"))
 

@@ -27,6 +27,7 @@ from experiments.setup import schema
 VERSION_BASE = "1.3"
 NAMED = ("model", "method", "resolution", "experiment")  # nodes whose name becomes part of files' names
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+NUMBER = re.compile(r"[+-]?[\d.]+")
 CLASS = re.compile(r"(.+)\.([A-Z]\w*)")
 OURS = ("baselines.", "experiments.scenes.")  # what ``_target_`` may name: methods, and what they are given
 HYDRAS = ("hydra._internal.core_plugins.", "hydra_plugins.")  # in Hydra's own node: launchers, sweepers
@@ -57,13 +58,20 @@ def compose_config(overrides: Sequence[str], *, with_hydra: bool = False) -> Dic
     Raises:
         ValueError: one line that names the key or group and what exists.
     """
+    lines = [named(line) for line in overrides]
     if GlobalHydra.instance().is_initialized():  # inside a job
-        config = compose("config", list(overrides), return_hydra_config=with_hydra)
+        config = compose("config", lines, return_hydra_config=with_hydra)
     else:
-        config = deepcopy(_composed(str(schema.CONF), tuple(overrides), with_hydra))
+        config = deepcopy(_composed(str(schema.CONF), tuple(lines), with_hydra))
     if with_hydra:
         check_hydra(config.hydra)
     return config
+
+
+def named(override: str) -> str:
+    """The override of a group with a number as a name: Hydra says which there are, and of a number only its type."""
+    group, _, value = override.partition("=")
+    return f"{group}='{value}'" if NUMBER.fullmatch(value) and (schema.CONF / group).is_dir() else override
 
 
 @lru_cache(maxsize=256)
@@ -109,7 +117,7 @@ def explain(error: Exception) -> str:
         parts.append(str(error.__cause__))
     lines = [line for part in parts for line in part.splitlines()]
     kept = [line for line in lines if not line.strip().startswith(("object_type=", "reference_type="))]
-    return " ".join(" ".join(kept).split())
+    return re.sub(r"^Lexer\w+: ", "not an override, as KEY=VALUE: ", " ".join(" ".join(kept).split()))
 
 
 @explained()

@@ -20,6 +20,7 @@ from experiments.setup.processes import own_device
 from experiments.setup.weights import RESTORE, HubFolder, locate_vae, locate_weights, weights_digest
 from scalecrafter.pipeline import dtype_argument, training_size
 
+SINGLE_FILE = "{} is a single file: give model.config, folder or hub id of a pipeline of its architecture"
 DTYPES = ("float32", "float16", "bfloat16")
 PIPELINES = {
     "StableDiffusionPipeline": StableDiffusionPipeline,
@@ -152,9 +153,7 @@ def load_file(source: ModelSource, file: Path, dtype: str) -> Any:
     elif remote := source.remote_config():
         folder = remote.fetch()
     else:
-        raise ValueError(
-            f"{file} is a single file: give model.config, folder or hub id of a pipeline of its architecture"
-        )
+        raise ValueError(SINGLE_FILE.format(file))
     kind = pipeline_class(folder)
     try:
         return kind.from_single_file(str(file), config=str(folder), **loading_options(kind, dtype))

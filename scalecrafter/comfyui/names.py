@@ -16,6 +16,9 @@ def original_names(unet: Any) -> dict[str, str]:
     They are read from the U-Net's blocks: how many resnets a level has, and where its attention is, makes no
     difference.
 
+    Args:
+        unet: a module with the original code's ``input_blocks``, ``middle_block`` and ``output_blocks``.
+
     Raises:
         ValueError: a model without the U-Net's blocks.
     """

@@ -73,7 +73,23 @@ class ScaleCrafter:
     def patch(
         self, model: Any, width: int, height: int, settings: str, yaml: str = "", training_size: int = 0
     ) -> tuple[Any]:
-        """The patched model, as ComfyUI wants it; ValueError as `settings_for` and `patched`."""
+        """What the node does.
+
+        Args:
+            model: a ``ModelPatcher`` of SD 1.x, SD 2.x or SDXL.
+            width: of the image, in pixels.
+            height: of the image, in pixels. Larger latents are an error when they are sampled.
+            settings: "auto", by the model's family and the size, or a name of `available_settings`.
+            yaml: settings as text, used instead if it is not empty.
+            training_size: side of the training images in pixels, for "auto"; 0 stands for 512, and 1024 for SDXL.
+
+        Returns:
+            The patched model alone, as ComfyUI takes outputs.
+
+        Raises:
+            ValueError: settings that do not exist, are none or do not fit the model; "auto" for an unknown model; a
+                model without a U-Net, or that is patched already.
+        """
         size = height, width
         return (patched(model, settings_for(model, settings, yaml, size, training_size), size),)
 

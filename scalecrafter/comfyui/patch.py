@@ -27,6 +27,8 @@ def patched(model: Any, settings: Settings, size: tuple[int, int]) -> Any:
     """A clone of a ``ModelPatcher`` that samples with ``settings``; ``model`` itself is left as it is.
 
     Args:
+        model: a ``ModelPatcher`` with a U-Net of Stable Diffusion 1.x, 2.x or XL.
+        settings: whose windows follow the noise level of each call, in the paper's 50 steps.
         size: (height, width) in pixels, which no call may exceed.
 
     Raises:

@@ -193,7 +193,7 @@ def test_every_image_is_counted_once(tiny):
 def test_a_row_that_cannot_be_built_stops_no_other(tiny, rate):
     text = plan_text([[*tiny, "method=direct", f"model.path={path}"] for path in ("/gone", tiny[1].split("=")[1])])
     assert "| x4 64x64" in text
-    assert text.splitlines()[-1].startswith("no pipeline folder at /gone, and no architecture is known for folder")
+    assert text.splitlines()[-1].startswith("no pipeline folder at /gone: give model.path")
 
 
 def test_the_sum_comes_first_in_hours_of_an_h100(tiny, rate):

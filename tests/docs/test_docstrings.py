@@ -12,12 +12,17 @@ from eval.fid import features_to_fid
 from eval.kid import features_to_kid
 from eval.score import score_features
 from eval.uncertainty import Estimate, estimate_fid
+from scalecrafter.comfyui.names import original_names
+from scalecrafter.comfyui.nodes import ScaleCrafter
+from scalecrafter.comfyui.patch import patched
 from scalecrafter.decode import tiled_decoding
+from scalecrafter.diffusers import StableDiffusionPipeline
 from scalecrafter.schedule import reference_step
 
 LIBRARY = [getattr(scalecrafter, name) for name in scalecrafter.__all__ if name != "Handle"]
 OTHERS = [tiled_decoding, reference_step, Request, Sampler, Calls, Method.generate, UNetMethod.enable]
 OTHERS += [features_to_fid, features_to_kid, score_features, Estimate, estimate_fid]
+OTHERS += [StableDiffusionPipeline.__call__, ScaleCrafter.patch, patched, original_names]
 PUBLIC = [thing for thing in LIBRARY + OTHERS if set(inspect.signature(thing).parameters) - {"self"}]
 
 

@@ -9,6 +9,8 @@ from html.parser import HTMLParser
 import pytest
 
 import scalecrafter
+import scalecrafter.diffusers
+from scalecrafter.comfyui import NODE_CLASS_MAPPINGS
 from tests.docs.pages import DOCS, ROOT
 
 pytest.importorskip("mkdocs", reason="the site needs the extra docs: pip install -e .[docs]")
@@ -103,6 +105,20 @@ def test_the_reference_shows_every_public_name_with_shapes(site):
     for words in ("(N, C_in, H, W)", "in pixels", "paper section 3.2", "paper section 3.3", "paper section 3.4"):
         assert words in text, words
     assert "Args:" not in text  # a section that was not recognised
+    assert "Raises:" in text
+
+
+def test_the_reference_shows_the_integrations(site):
+    """The pipelines and the nodes that can be imported, and what can be given to them, with units."""
+    html = (site / "reference/integrations.html").read_text(encoding="utf-8")
+    text = " ".join(re.sub(r"<[^>]+>", "", html).split())
+    for name in scalecrafter.diffusers.__all__:
+        assert f"scalecrafter.diffusers.{name}" in text, name
+    for node in NODE_CLASS_MAPPINGS.values():
+        assert f"{node.__module__}.{node.__name__}" in text
+        for kind in node.INPUT_TYPES().values():
+            assert all(re.search(rf"\b{name}\b", text) for name in kind)
+    assert "in pixels" in text
     assert "Raises:" in text
 
 

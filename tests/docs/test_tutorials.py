@@ -1,6 +1,5 @@
 """The code on the pages runs as it stands, on small real pipelines at a sixteenth of the pages' sizes."""
 
-import re
 import runpy
 import sys
 
@@ -14,17 +13,10 @@ from PIL import Image
 import scalecrafter
 from experiments.scenes.renderer.scene import render, sample_scenes
 from scalecrafter.cli import main as command_line
-from tests.docs.pages import ROOT, blocks, commands, text_of
+from tests.docs.pages import ROOT, blocks, commands, smaller, text_of
 from tests.tiny import tiny_overrides
 
-SIZE = re.compile(r"\b(512|1024|1536|2048)\b")
 SMALL = ["prompts.limit=3", "metrics.crops=null"]
-
-
-def smaller(text):
-    """Sizes of Stable Diffusion as those of the tiny pipeline, and two steps."""
-    text = text.replace('"num_inference_steps": 30', '"num_inference_steps": 2')
-    return SIZE.sub(lambda match: str(int(match[0]) // 16), text)
 
 
 def run_blocks(page, namespace):

@@ -15,6 +15,7 @@ from eval.corruptions import (
     jpeg,
     noise,
     ringing,
+    speckle,
     swap_quadrants,
 )
 from tests.eval.helpers import smooth_images
@@ -54,7 +55,7 @@ def test_unknown_kind_and_step_raise():
 
 def test_what_is_random_depends_on_the_name():
     image = smooth_images(1, 64, 64)[0]
-    for kind in ("noise", "dilation grid"):
+    for kind in ("noise", "speckle", "dilation grid"):
         assert (corrupt(image, kind, 3, "a") != corrupt(image, kind, 3, "b")).any()
 
 
@@ -83,6 +84,17 @@ def test_noise_has_its_standard_deviation():
     values = noise(flat(128, 200, 200), 10, RNG(0)).astype(float) - 128
     assert abs(values.mean()) < 0.15  # 5 standard errors
     assert values.std() == pytest.approx(10, rel=0.02)
+
+
+def test_speckles_are_grains_of_a_few_pixels_in_patches():
+    """Most of their power has wavelengths of 4 to 20 pixels; where they are strongest they have their sigma."""
+    found = speckle(flat(128, 256, 256), 16, RNG(1)).astype(float) - 128
+    power = np.abs(np.fft.fft2(found, axes=(0, 1))) ** 2
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(256), np.fft.fftfreq(256)))
+    assert power[(frequency > 1 / 20) & (frequency < 1 / 4)].sum() > 0.85 * power.sum()
+    squares = found.reshape(16, 16, 16, 16, 3).std(axis=(1, 3, 4))
+    assert squares.max() == pytest.approx(16, rel=0.25)
+    assert squares.min() < 0.25 * squares.max()
 
 
 def test_dilation_grid_takes_each_sub_image_from_elsewhere():

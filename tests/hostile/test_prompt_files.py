@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from experiments.prompts import load_prompts, prompts_identity
-from experiments.prompts.load import ID
+from experiments.prompts.checks import ID
 from tests.hostile.inputs import BOTH, LONG, damaged, error_of, text, writes_only
 
 DEEP = "[" * 100_000

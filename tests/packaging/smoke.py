@@ -1,16 +1,19 @@
 """What an installed `scalecrafter` must be able to do, on any supported Python: python smoke.py, outside the checkout.
 
 Enables the method on a small U-Net with the module names of Stable Diffusion 1.5, and draws its prediction inside and
-outside. Prints the version and the folder that the package was imported from.
+outside; imports the pipelines for diffusers and the nodes for ComfyUI. Prints the version and the folder that the
+package was imported from.
 """
 
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 
 import scalecrafter
+import scalecrafter.diffusers
+from scalecrafter.comfyui import NODE_CLASS_MAPPINGS
 
 torch.manual_seed(0)
 unet = UNet2DConditionModel(
@@ -43,4 +46,8 @@ assert torch.equal(before, prediction())
 assert inside.shape == before.shape
 assert not torch.equal(inside, before)
 assert len(scalecrafter.available_settings()) >= 12
+for name in scalecrafter.diffusers.__all__:
+    assert issubclass(getattr(scalecrafter.diffusers, name), DiffusionPipeline)
+assert Path(scalecrafter.diffusers.__file__).with_name("pipeline.py").is_file()  # what custom_pipeline takes
+assert "sd15_x4" in NODE_CLASS_MAPPINGS["ScaleCrafter"].INPUT_TYPES()["required"]["settings"][0]
 print(scalecrafter.__version__, Path(scalecrafter.__file__).parents[1])

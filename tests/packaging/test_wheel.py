@@ -21,13 +21,17 @@ CONSUMER = """
 from pathlib import Path
 
 import scalecrafter
+import scalecrafter.diffusers
+from scalecrafter.comfyui.names import original_names
 
 handle: scalecrafter.Handle = scalecrafter.enable(object(), height=64, width=64)
 settings: scalecrafter.Settings = scalecrafter.Settings.load(Path("mine.yaml"))
 names: list[str] = scalecrafter.available_settings()
 version: str = scalecrafter.__version__
+pipeline = scalecrafter.diffusers.StableDiffusionPipeline
 wrong: int = scalecrafter.available_settings()
 scalecrafter.enable(object(), height="64", width=64)
+places: int = original_names(object())
 """
 MYPY = """[mypy]
 ignore_missing_imports = True
@@ -60,6 +64,7 @@ def test_it_holds_the_library_only(wheel):
     expected = {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
     expected |= {f"scalecrafter/settings/{name}.yaml" for name in available_settings()}
     assert found == expected | {"scalecrafter/py.typed"}
+    assert {"scalecrafter/diffusers/pipeline.py", "scalecrafter/comfyui/__init__.py"} <= found
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -104,9 +109,23 @@ def test_it_works_where_it_is_installed_alone(installed, tmp_path):
     assert told.stdout.split() == ["scalecrafter", scalecrafter.__version__]
 
 
+@pytest.mark.slow  # clones and builds
+def test_pip_installs_it_from_git(tmp_path):
+    """The latest commit, from the repository of this checkout."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone of the repository")
+    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(tmp_path / "there")]
+    pip = [sys.executable, "-m", "pip", "install", *options, f"git+file://{ROOT}"]
+    done = subprocess.run(pip, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "there/scalecrafter/comfyui/nodes.py").is_file()
+    assert {path.name for path in (tmp_path / "there").glob("*")} >= {"scalecrafter", "bin"}
+    assert not (tmp_path / "there/experiments").exists()
+
+
 @pytest.mark.slow  # mypy reads torch
 def test_type_checkers_see_the_types_of_the_installed_package(wheel, tmp_path):
-    """In a program that uses the library: what is right passes, and two mistakes are found."""
+    """In a program that uses the library: what is right passes, and three mistakes are found."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
     (tmp_path / "mypy.ini").write_text(MYPY)
@@ -115,7 +134,8 @@ def test_type_checkers_see_the_types_of_the_installed_package(wheel, tmp_path):
     command = [sys.executable, "-m", "mypy", "--no-incremental", "--python-executable", sys.executable, "program.py"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     errors = [line for line in done.stdout.splitlines() if ": error:" in line]
-    lines = [next(i for i, text in enumerate(CONSUMER.splitlines(), 1) if mark in text) for mark in ("wrong:", '"64"')]
+    marks = ("wrong:", '"64"', "places:")
+    lines = [next(i for i, text in enumerate(CONSUMER.splitlines(), 1) if mark in text) for mark in marks]
     assert [int(line.split(":")[1]) for line in errors] == lines, done.stdout
 
 

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from experiments import report
+from experiments.results.galleries import gallery_columns, shared_records
 from experiments.results.html import embed_image
-from experiments.results.reading import gallery_columns, read_table, run_folders, shared_records
+from experiments.results.reading import read_table, run_folders
 
 
 class Page(HTMLParser):
@@ -59,9 +60,8 @@ def test_every_image_is_there_and_is_the_right_one(finished, page):
     for name, limit in (("table1", 8), ("ablate_tau", 4)):
         table = read_table(finished / f"results/{name}.csv")
         for columns in gallery_columns(table, finished / "runs").values():
-            folders = [folder for _, folder in columns]
-            for records in shared_records(folders, limit):
-                expected += [(f / r.file, r.prompt, title) for (title, f), r in zip(columns, records, strict=True)]
+            for records in shared_records(columns, limit):
+                expected += [(c.folder / r.file, r.prompt, c.title) for c, r in zip(columns, records, strict=True)]
     assert len(images) == len(expected) == 4 * 6 + 4 * 2
     for found, (path, prompt, title) in zip(images, expected, strict=True):
         assert found["alt"] == f"{prompt}, by {title}".replace("_", " ")

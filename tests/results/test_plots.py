@@ -1,5 +1,7 @@
 """Charts show what the table holds, galleries what the runs hold; files for screen and paper."""
 
+from io import BytesIO
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -9,9 +11,18 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.results.galleries import GAP, HEIGHT, LINE, REGION, write_zoom
+from experiments.results.galleries import (
+    GAP,
+    HEIGHT,
+    LINE,
+    REGION,
+    gallery_columns,
+    jpeg,
+    shared_records,
+    write_zoom,
+)
 from experiments.results.plots import ablation, charts, cost_frontier, pareto, repetition_by_resolution
-from experiments.results.reading import CONTROLS, gallery_columns, read_table, shared_records
+from experiments.results.reading import CONTROLS, read_table
 from experiments.results.style import COLUMN, INK, METHODS, chart_svg, method_style, save_chart
 from experiments.setup.schema import CONF
 
@@ -164,11 +175,21 @@ def test_the_same_region_of_each_method_is_enlarged(finished, table, tmp_path):
     columns = gallery_columns(table, finished / "runs")["x16"]
     write_zoom(columns, tmp_path / "zoom.png", prompts=2)
     zoom = Image.open(tmp_path / "zoom.png")
-    for column, (_, folder) in enumerate(columns):
-        record = shared_records([folder], 2)[1][0]
+    for number, column in enumerate(columns):
+        record = shared_records([column], 2)[1][0]
         height, width, (top, left, side) = record.height, record.width, REGION
         shares = ((left, width), (top, height), (left + side, width), (top + side, height))
         box = [round(share * pixels) for share, pixels in shares]
-        crop = Image.open(folder / record.file).crop(box).resize((HEIGHT, HEIGHT), Image.Resampling.NEAREST)
-        left, top = column * (HEIGHT + GAP), 2 * LINE + 3 * (HEIGHT + GAP)
+        crop = Image.open(column.folder / record.file).crop(box).resize((HEIGHT, HEIGHT), Image.Resampling.NEAREST)
+        left, top = number * (HEIGHT + GAP), 2 * LINE + 3 * (HEIGHT + GAP)
         assert np.array_equal(np.asarray(zoom.crop((left, top, left + HEIGHT, top + HEIGHT))), np.asarray(crop))
+
+
+def test_a_jpeg_is_as_wide_as_it_may_be_and_keeps_its_picture():
+    picture = Image.new("RGBA", (400, 200), "red")
+    picture.paste("blue", (200, 0, 400, 200))
+    for width, size in ((1000, (400, 200)), (100, (100, 50))):
+        shown = Image.open(BytesIO(jpeg(picture, width)))
+        assert (shown.format, shown.size) == ("JPEG", size)
+        assert np.allclose(shown.getpixel((size[0] // 4, 10)), (255, 0, 0), atol=4)
+        assert np.allclose(shown.getpixel((size[0] * 3 // 4, 10)), (0, 0, 255), atol=4)

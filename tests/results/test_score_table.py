@@ -9,8 +9,9 @@ import pytest
 from eval.comparisons import minimum_detectable_difference
 from eval.score import as_estimate
 from experiments import table as table_command
+from experiments.results.galleries import gallery_columns
 from experiments.results.html import section
-from experiments.results.reading import RunRow, compared_groups, finished_rows, gallery_columns, run_rows
+from experiments.results.reading import RunRow, compared_groups, finished_rows, run_rows
 from experiments.results.score_table import (
     collect,
     latex,
@@ -102,8 +103,8 @@ def test_controls_set_the_floor_and_do_not_compete(pipe_folder, tmp_path):
     assert "the floor" not in note(collect(rows[:2]))
     collect(rows).to_csv(tmp_path / "table1.csv", index=False)
     (gallery,) = section(CONF / "experiment/table1.yaml", "table1", None, tmp_path / "runs", tmp_path)["galleries"]
-    assert gallery["titles"] == ("direct", "scalecrafter", "real")  # of a report: corruptions are not shown
-    assert [[method for _, method, _ in row["tiles"]] for row in gallery["rows"]] == [list(gallery["titles"])] * 4
+    assert gallery["titles"] == ["direct", "scalecrafter", "real"]  # of a report: corruptions are not shown
+    assert [[method for _, method, _ in row["tiles"]] for row in gallery["rows"]] == [gallery["titles"]] * 4
 
 
 def test_note_says_how_many_settings_were_searched(tmp_path):

@@ -8,10 +8,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from baselines.direct import Direct
-from experiments.sampling.batches import is_out_of_memory
 from experiments.sampling.generate import generate_run
 from experiments.sampling.manifest import read_lines, read_records
 from experiments.scoring.runs import costs_per_image
+from scalecrafter.memory import is_out_of_memory
 from tests.sampling.test_generate import contents, run_of
 from tests.tiny import generate, tiny_overrides
 

@@ -13,7 +13,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import scalecrafter
-from scalecrafter.cli import build_parser, load_pipeline, main
+from scalecrafter.cli import build_parser, main
+from scalecrafter.loading import load_pipeline
 from scalecrafter.png import save_png
 from scalecrafter.settings import available_settings
 

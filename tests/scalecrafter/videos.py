@@ -21,16 +21,20 @@ NAMES = ("down_blocks.1.resnets.0.conv1", "mid_block.resnets.0.conv1", "up_block
 SPATIO_TEMPORAL = tuple(name.replace(".conv1", ".spatial_res_block.conv1") for name in NAMES)
 
 
-def animatediff(folder):
-    torch.manual_seed(0)
-    pipe = tiny_pipeline(folder)
-    adapter = MotionAdapter(
+def motion_adapter():
+    """For the tiny pipelines of Stable Diffusion, and at most 8 frames."""
+    return MotionAdapter(
         WIDTHS,
         motion_layers_per_block=2,
         motion_num_attention_heads=2,
         motion_norm_num_groups=4,
         motion_max_seq_length=8,
     )
+
+
+def animatediff(folder):
+    torch.manual_seed(0)
+    pipe, adapter = tiny_pipeline(folder), motion_adapter()
     parts = {name: part for name, part in pipe.components.items() if name not in ("safety_checker", "image_encoder")}
     return AnimateDiffPipeline(**parts, motion_adapter=adapter)
 

@@ -14,8 +14,8 @@ from experiments.scenes import WEIGHTS
 from experiments.scenes.model import BASE_PX, LATENT_CHANNELS, build_autoencoder, build_tokenizer, build_unet
 from experiments.scenes.renderer.scene import render_all, sample_scenes
 from experiments.scenes.scene_features import SceneFeatures
-from experiments.scenes.train import sample_base
 from experiments.scenes.training.autoencoder import encode, psnr
+from experiments.scenes.training.sampled import sample_base
 from scalecrafter.convolutions import find_convolutions
 from scalecrafter.pipeline import model_family, training_size
 from scalecrafter.settings import Settings

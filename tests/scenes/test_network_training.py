@@ -10,9 +10,10 @@ import torch
 from eval.corruptions import CORRUPTIONS
 from experiments.scenes.model import BASE_PX
 from experiments.scenes.renderer.scene import BACKGROUNDS, render, render_all, sample_scenes
+from experiments.scenes.scene_features import SceneFeatures
 from experiments.scenes.train import add_to_report
 from experiments.scenes.training import counting, detail, structure
-from experiments.scenes.training.clutter import degraded, with_fragments
+from experiments.scenes.training.clutter import bent, degraded, with_fragments
 from experiments.scenes.training.counting import count_objects, density_target, prepare
 from experiments.scenes.training.damaged import (
     DAMAGES,
@@ -23,7 +24,8 @@ from experiments.scenes.training.damaged import (
     damage,
     damaged_crops,
 )
-from experiments.scenes.training.data import MOST_COPIES, counting_scenes, spots, with_copies
+from experiments.scenes.training.data import MOST_COPIES, SAMPLED_SEED, counting_scenes, spots, with_copies
+from experiments.scenes.training.sampled import mosaics, sampled_objects
 
 TINY = (CropSource(128, 6, 4),)
 
@@ -37,9 +39,12 @@ def random_image(side=96):
 
 
 def test_counting_scenes_have_one_to_36_copies():
-    copies = np.array([scene.copies for scene in counting_scenes(2000, 1)])
+    scenes = counting_scenes(2000, 1)
+    copies = np.array([scene.copies for scene in scenes])
     assert set(copies) == set(range(1, MOST_COPIES + 1))
-    assert np.mean(copies == 1) == pytest.approx(0.2, abs=0.04)
+    assert np.mean(copies == 1) == pytest.approx(0.3, abs=0.04)
+    assert np.mean([scene.crowded for scene in scenes if scene.copies > 1]) == pytest.approx(0.4, abs=0.05)
+    assert not any(scene.crowded for scene in scenes if scene.copies == 1)
     assert counting_scenes(5, 1) != counting_scenes(5, 2)
 
 
@@ -91,6 +96,46 @@ def test_fragments_change_some_images_but_hide_no_object():
             across = slice(int(64 + 128 * (x - 0.2 * size)), int(64 + 128 * (x + 0.2 * size)) + 1)
             np.testing.assert_array_equal(after[near, across], before[near, across])
     np.testing.assert_array_equal(with_fragments(images, places, np.random.default_rng(0)), found)
+
+
+def test_bent_images_keep_their_order():
+    """A ramp shows how far each pixel has come: a few hundredths of the side, smoothly, hardly ever across another."""
+    ramp = torch.linspace(-1, 1, 128).expand(4, 1, 128, 128)
+    moves = []
+    for seed in range(8):
+        found = bent(ramp, torch.Generator().manual_seed(seed))
+        middle = found[:, 0, 16:-16, 16:-16]
+        assert (middle.diff(dim=2) > 0).double().mean() > 0.97
+        moves.append(((middle - ramp[:, 0, 16:-16, 16:-16]) / 2).std())
+    assert 0.002 < min(moves) < max(moves) < 0.03
+    assert torch.equal(bent(ramp, torch.Generator().manual_seed(3)), bent(ramp, torch.Generator().manual_seed(3)))
+
+
+def test_mosaics_have_their_samples_where_their_places_say():
+    """Each place is the centre of a tile that holds the sample, whose object is as far from the tile's centre."""
+    samples = np.stack([np.full((64, 64, 3), 40 * i + 20, np.uint8) for i in range(5)])
+    places = [(0.02 * i, -0.03 * i, 0.5 + 0.01 * i) for i in range(5)]
+    images, found = mosaics(samples, places, 60, 128, seed=1)
+    assert images.shape == (60, 128, 128, 3)
+    assert {len(each) for each in found} == {1, 4, 9, 16}
+    for image, spots_found in zip(images, found, strict=True):
+        k = round(len(spots_found) ** 0.5)
+        for x, y, size in spots_found:
+            shade = image[int((y + 0.5) * 128), int((x + 0.5) * 128), 0]
+            i = (int(shade) - 20) // 40
+            column, row = (int((value + 0.5) * k) for value in (x, y))
+            expected = ((column + 0.5) / k - 0.5 + places[i][0] / k, (row + 0.5) / k - 0.5 + places[i][1] / k)
+            np.testing.assert_allclose([x, y, size], [*expected, places[i][2] / k])
+
+
+def test_samples_of_something_else_are_left_out(tmp_path):
+    """Rendered scenes in the place of samples: those of another caption are found, the others keep their places."""
+    scenes = sample_scenes(12, SAMPLED_SEED)
+    shown = [scenes[5], *scenes[1:11], scenes[3]]  # the first and the last are of other captions
+    np.save(tmp_path / "sampled.npy", render_all(shown, BASE_PX, BASE_PX))
+    images, places = sampled_objects(None, SceneFeatures().network, 12, tmp_path / "sampled.npy")
+    np.testing.assert_array_equal(images, render_all(scenes[1:11], BASE_PX, BASE_PX))
+    np.testing.assert_allclose(places, [spots(scene)[0] for scene in scenes[1:11]], atol=0.05)
 
 
 def test_degraded_images_stay_recognisable():
@@ -172,7 +217,9 @@ def test_detail_trains_and_is_measured(tmp_path):
 
 def test_counter_trains_and_is_measured(tmp_path):
     shapes = {(64, 64): 6, (64, 96): 4}
-    network = counting.train_counter(tmp_path, tmp_path / "log", shapes, few_steps(counting.SCHEDULE, batch=2))
+    samples = render_all(sample_scenes(2, 5), 64, 64), [spots(scene)[0] for scene in sample_scenes(2, 5)]
+    schedule = few_steps(counting.SCHEDULE, batch=2)
+    network = counting.train_counter(tmp_path, tmp_path / "log", samples, shapes, schedule)
     assert count_objects(network, render_all(sample_scenes(2, 1), 64, 64)).shape == (2,)
     entries = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert entries[-1]["step"] == 4

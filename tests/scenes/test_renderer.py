@@ -16,6 +16,7 @@ from experiments.scenes.renderer.scene import (
     OBJECTS,
     Scene,
     coordinates,
+    crowd,
     main_colour,
     placement,
     places,
@@ -154,6 +155,23 @@ def test_copies_are_inside_the_image_and_overlap_little():
             assert max(abs(x), abs(y)) + size / 2 < 0.5 + 0.1 * cell
             for other_x, other_y, other in spots[:i]:
                 assert max(abs(x - other_x), abs(y - other_y)) > 0.75 * (size + other) / 2
+
+
+@pytest.mark.parametrize("copies", [2, 6, 12])
+def test_crowds_overlap_and_hide_nobody(copies):
+    """Farthest first; many centres are nearer to another than objects are wide, but hardly any within 0.4 of it."""
+    nearest = []
+    for seed in range(60):
+        spots = crowd(copies, np.random.default_rng(seed))
+        assert len(spots) == copies
+        assert max(abs(c) for x, y, _ in spots for c in (x, y)) < 0.5
+        feet = [y + size / 2 for _, y, size in spots]
+        assert feet == sorted(feet)
+        for i, (x, y, size) in enumerate(spots):
+            others = spots[:i] + spots[i + 1 :]
+            nearest.append(min(np.hypot(x - a, y - b) / max(size, c) for a, b, c in others))
+    assert np.mean(np.array(nearest) < 0.4) < 0.02
+    assert np.mean(np.array(nearest) < 0.8) > 0.2
 
 
 def test_rendered_copies_are_countable():

@@ -71,8 +71,13 @@ def test_tensor_sizes_follow_the_dtype(save_pipeline):
 
 
 def test_unknown_incomplete_or_unsupported_models_raise(save_pipeline, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no pipeline folder at /nowhere.*\(known: sd15, sd21, sdxl\)"):
+    with pytest.raises(FileNotFoundError, match="no pipeline folder at /nowhere: .*only sd15, sd21, sdxl are known"):
         load_architecture(ModelSource("mine", "/nowhere"))
+    with pytest.raises(ValueError, match=r"model.path is missing: give the folder of a pipeline"):
+        load_architecture(ModelSource("folder"))
+    (tmp_path / "one.safetensors").touch()
+    with pytest.raises(ValueError, match=r"one.safetensors is a single file: give model.config"):
+        load_architecture(ModelSource("folder", str(tmp_path / "one.safetensors")))
     copy = shutil.copytree(save_pipeline("sd15"), tmp_path / "copy")
     (copy / "vae/config.json").unlink()
     with pytest.raises(ValueError, match="copy is incomplete or damaged"):

@@ -52,6 +52,11 @@ def test_configurations_are_those_that_hydra_composes(line):
 ERRORS = [
     ("method=nope", "Could not find 'method/nope' Available options in 'method': .*direct"),
     ("resolution=x5", "Available options in 'resolution': x1 x16 x4 x6_25 x8"),
+    ("resolution=2048", "Could not find 'resolution/2048' Available options in 'resolution': x1 x16 x4"),
+    ("sampler.guidance_scale=nan", "sampler.guidance_scale is a number of at least 0, not nan"),
+    ("sampler.guidance_scale=-1", "sampler.guidance_scale is a number of at least 0, not -1"),
+    ("sampler.eta=3", "sampler.eta is a number from 0 to 1, not 3"),
+    ("a b", "not an override, as KEY=VALUE: a b"),
     ("promts.limit=3", "Could not override 'promts.limit'"),
     ("sampler.steps=abc", "Value 'abc' of type 'str' could not be converted to Integer full_key: sampler.steps"),
     ("scalecrafter.tau=2.5", "could not be converted to Integer full_key: scalecrafter.tau"),

@@ -32,7 +32,8 @@ class Scene:
     """Contents of one image. ``seed`` determines everything that the caption does not mention.
 
     The diffusion model sees single objects, and close-ups of them: crops of ``1 / zoom`` of the frame's sides around
-    the object. Scenes with ``copies`` > 1 are there to train and to check the counter.
+    the object. Scenes with ``copies`` > 1 are there to train and to check the counter: side by side, or ``crowded``,
+    in rows, stacks and heaps that overlap, as samplers draw them.
     """
 
     object: str
@@ -41,6 +42,7 @@ class Scene:
     seed: int
     copies: int = 1
     zoom: float = 1.0
+    crowded: bool = False
 
     @property
     def caption(self) -> str:
@@ -90,13 +92,41 @@ def places(copies: int, rng: np.random.Generator) -> list[tuple[float, float, fl
     return spots
 
 
+def crowd(copies: int, rng: np.random.Generator) -> list[tuple[float, float, float]]:
+    """Place the copies of an object in groups anywhere in the frame: rows, stacks, heaps and some that stand alone.
+
+    Returns:
+        (centre x, centre y, size) of each copy, as from `places`, from top to bottom. No two centres are closer than
+        0.45 of the larger one's size, unless the frame is full.
+    """
+    usual = rng.uniform(0.6, 1.3) / max(2.0, math.sqrt(copies))
+    spots: list[tuple[float, float, float]] = []
+    while len(spots) < copies:
+        size = float(np.clip(usual * math.exp(rng.normal(0, 0.3)), 0.06, 0.6))
+        members = min(copies - len(spots), int(rng.choice([1, 1, 2, 3, 4, 6])))
+        angle = rng.choice([0.0, 0.5, rng.uniform(0, 1)]) * math.pi + rng.normal(0, 0.1)  # a row, a stack, a heap
+        x, y = rng.uniform(-0.47, 0.47, 2)
+        for _ in range(members):
+            for _ in range(20):  # as far from all others as a look can tell them apart, if there is room
+                apart = all(math.hypot(x - a, y - b) > 0.45 * max(size, c) for a, b, c in spots)
+                if apart and max(abs(x), abs(y)) < 0.5:
+                    break
+                x, y = rng.uniform(-0.47, 0.47, 2)
+            spots.append((float(x), float(y), size))
+            step = rng.uniform(0.45, 0.85) * size
+            x, y = x + step * math.cos(angle), y + step * math.sin(angle)
+            size *= rng.uniform(0.85, 1.15)
+    return sorted(spots, key=lambda spot: spot[1] + spot[2] / 2)
+
+
 def placement(scene: Scene) -> tuple[float, list[tuple[float, float, float]]]:
     """The horizon's height, and (centre x, centre y, size) of each object, farthest first.
 
     The frame's centre is (0, 0) and its short side 1, before any zoom.
     """
     rng = np.random.default_rng([scene.seed, 1])
-    return float(rng.uniform(-0.02, 0.12)), places(scene.copies, rng)
+    horizon = float(rng.uniform(-0.02, 0.12))
+    return horizon, (crowd if scene.crowded else places)(scene.copies, rng)
 
 
 def paint_object(

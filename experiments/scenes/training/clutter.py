@@ -1,4 +1,4 @@
-"""What the counter has to see through: fragments of objects that are none, coarse pixels, and damage."""
+"""What the counter has to see through: fragments of objects that are none, bent shapes, coarse pixels, and damage."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from experiments.scenes.training.data import Spot
 
 CLUTTERED, MOST_FRAGMENTS = 0.35, 4  # share of the images with fragments, and how many these have at most
 FRAGMENT = (0.15, 0.4)  # side of a fragment as a share of its object
-DAMAGED = 0.25  # share of the images that are damaged
-DAMAGES = ("enlarged", "noise", "dilation grid", "JPEG", "ringing")
+DAMAGED = 0.4  # share of the images that are damaged
+DAMAGES = ("enlarged", "noise", "speckle", "dilation grid", "JPEG", "ringing")
 STRONGEST = 0.75  # the third of four steps
+BENT = 0.5  # share of the batches whose shapes are bent
+LARGEST_BEND = 0.02  # standard deviation of the displacements, as a share of the sides
+BEND_CELLS = (6, 24)  # displacements are independent in so many cells a side, and smooth between them
 COARSE = 0.4  # share of the batches that were smaller images
 COARSEST = 0.5  # side of those as a share
 
@@ -71,14 +74,33 @@ def paste(
     image[down : down + side, right : right + side][inside] = source[top : top + side, left : left + side][inside]
 
 
+def bent(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """(N, C, H, W) pixels seen through uneven glass, as the shapes of a sampler are: each image displaced smoothly, by
+    up to a few hundredths of its sides.
+    """
+    count, _, height, width = pixels.shape
+    cells = int(torch.randint(*BEND_CELLS, (), generator=generator))
+    largest = (
+        LARGEST_BEND * 6 / cells * torch.rand(count, 1, 1, 1, generator=generator)
+    )  # the same slopes at any scale
+    coarse = torch.randn(count, 2, cells, cells, generator=generator) * 2 * largest  # the frame is 2 wide
+    shift = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    still = torch.eye(2, 3).expand(count, 2, 3)
+    grid = F.affine_grid(still, list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid + shift, padding_mode="reflection", align_corners=False)
+
+
 def degraded(images: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
-    """(N, 3, H, W) float32 in [-1, 1]: some images damaged as in `eval.corruptions`, some batches as if they had been
-    smaller images, all with a little noise and another brightness and contrast.
+    """(N, 3, H, W) float32 in [-1, 1]: some images damaged as in `eval.corruptions`, some batches bent or as if they
+    had been smaller images, all with a little noise and another brightness and contrast.
     """
     images = np.array(images)
     for i in np.flatnonzero(rng.random(len(images)) < DAMAGED):
         images[i] = damage(images[i], str(rng.choice(DAMAGES)), rng.uniform(0.15, STRONGEST), rng)
     pixels = to_tensor(images)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    if rng.random() < BENT:
+        pixels = bent(pixels, generator)
     height, width = pixels.shape[2:]
     if rng.random() < COARSE:
         scale = rng.uniform(COARSEST, 1)
@@ -87,6 +109,5 @@ def degraded(images: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
     count = len(pixels)
     gain = torch.from_numpy(rng.uniform(0.8, 1.1, (count, 1, 1, 1))).float()
     shift = torch.from_numpy(rng.uniform(-0.1, 0.1, (count, 3, 1, 1))).float()
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     noise = 0.05 * torch.rand(count, 1, 1, 1, generator=generator) * torch.randn(pixels.shape, generator=generator)
     return pixels * gain + shift + noise

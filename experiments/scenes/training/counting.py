@@ -2,12 +2,13 @@
 
 It sees images resized to a short side of 256: an object that fills the frame has 200 pixels there, one of 36 about 30,
 and a U-shaped network sees both. It is trained on scenes with 1 to 36 objects, with damage, at several resolutions,
-and with pasted fragments of objects, which do not count.
+in crowds and side by side, with pasted fragments of objects, which do not count; and on the model's own samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +24,20 @@ from experiments.scenes.training.clutter import degraded, with_fragments
 from experiments.scenes.training.data import (
     COUNTING_SEED,
     MOST_COPIES,
+    SAMPLED_SEED,
     VALIDATION_SEED,
     Spot,
     counting_scenes,
     rendered,
     spots,
-    with_copies,
 )
 from experiments.scenes.training.loop import TrainingSchedule, run_training, step_generator
+from experiments.scenes.training.sampled import mosaics
 
-SCHEDULE = TrainingSchedule("repetition", steps=900, batch=16, learning_rate=1.5e-3, ema=0.99)
+SCHEDULE = TrainingSchedule("repetition", steps=1600, batch=16, learning_rate=1.5e-3, ema=0.99)
 SIDE = 256  # short side of what the network sees
-SHAPES = {(256, 256): 2400, (256, 384): 300, (384, 256): 300}  # (height, width) -> scenes
+SHAPES = {(256, 256): 3600, (256, 384): 450, (384, 256): 450}  # (height, width) -> scenes
+MOSAICS = 0.35  # mosaics of samples for each scene
 STRIDE = 8  # of the density
 WIDTHS = (16, 32, 64, 64, 96, 96)  # at strides 2, 4, 8, 16, 32 and 64
 MERGED = 64
@@ -114,16 +117,21 @@ def density_loss(found: Tensor, target: Tensor) -> Tensor:
 
 
 class CountingSet:
-    """Rendered scenes with copies, of one shape, with their places and densities."""
+    """Images (N, H, W, 3) uint8 of one shape, with the places of their objects and the densities that these make."""
 
-    def __init__(self, count: int, shape: tuple[int, int], seed: int, folder: Path) -> None:
+    def __init__(self, images: NDArray[np.uint8], places: Sequence[Sequence[Spot]]) -> None:
+        self.images, self.places = images, places
+        self.targets = torch.stack([density_target(each, *images.shape[1:3]) for each in places])
+
+    @classmethod
+    def of_scenes(cls, count: int, shape: tuple[int, int], seed: int, folder: Path) -> CountingSet:
+        """Rendered scenes with copies."""
         scenes = counting_scenes(count, seed)
-        self.images = rendered(scenes, shape, folder / f"counting{shape[0]}x{shape[1]}.npy")
-        self.places = [spots(scene) for scene in scenes]
-        self.targets = torch.stack([density_target(places, *shape) for places in self.places])
+        images = rendered(scenes, shape, folder / f"counting{shape[0]}x{shape[1]}.npy")
+        return cls(images, [spots(scene) for scene in scenes])
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Random scenes with fragments and damage: pixels (size, 3, H, W) and densities (size, H/8, W/8)."""
+        """Random images with fragments and damage: pixels (size, 3, H, W) and densities (size, H/8, W/8)."""
         index = torch.randint(len(self.images), (size,), generator=generator)
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
         images = with_fragments(self.images[index.numpy()], [self.places[i] for i in index.tolist()], rng)
@@ -135,14 +143,27 @@ class CountingSet:
 def train_counter(
     folder: Path,
     log: Path,
+    samples: tuple[NDArray[np.uint8], Sequence[Spot]],
     shapes: dict[tuple[int, int], int] = SHAPES,
     schedule: TrainingSchedule = SCHEDULE,
 ) -> CounterNetwork:
-    """Train on scenes with 1 to 36 objects; each step has one shape, chosen as often as it has scenes."""
+    """Train on scenes with 1 to 36 objects, and on samples with one, alone and side by side.
+
+    Args:
+        folder: checkpoints and rendered scenes.
+        log: gets the losses.
+        samples: (N, 128, 128, 3) uint8 samples of one object, and the places of these.
+        shapes: how many scenes there are of each (height, width).
+        schedule: each step has images of one shape, chosen as often as there are any.
+    """
     torch.manual_seed(3)
     network = CounterNetwork().to(memory_format=torch.channels_last)
-    sets = [CountingSet(count, shape, COUNTING_SEED + i, folder) for i, (shape, count) in enumerate(shapes.items())]
-    shares = torch.tensor(list(shapes.values()), dtype=torch.float32)
+    sets = [
+        CountingSet.of_scenes(count, shape, COUNTING_SEED + i, folder)
+        for i, (shape, count) in enumerate(shapes.items())
+    ]
+    sets.append(CountingSet(*mosaics(*samples, round(MOSAICS * sum(shapes.values())), SIDE, SAMPLED_SEED)))
+    shares = torch.tensor([len(each.images) for each in sets], dtype=torch.float32)
 
     def loss_at(step: int) -> Tensor:
         generator = step_generator(schedule, step)
@@ -163,8 +184,8 @@ def count_objects(network: CounterNetwork, images: NDArray[np.uint8]) -> NDArray
 
 
 def measure_counter(network: CounterNetwork, folder: Path, repeats: int = 4) -> dict[str, float]:
-    """Mean absolute error for single objects at 128 and 512 pixels, and mean relative error for 1 to 36 at 256, on
-    held-out scenes: ``repeats`` of each number, eight times as many single objects.
+    """Mean absolute error for single objects at 128 and 512 pixels, and mean relative error for 1 to 36 at 256, side
+    by side and crowded, on held-out scenes: ``repeats`` of each number, eight times as many single objects.
     """
     scores = {}
     for side in (128, 512):
@@ -173,7 +194,11 @@ def measure_counter(network: CounterNetwork, folder: Path, repeats: int = 4) -> 
         scores[f"counter_error_single_{side}"] = float(np.abs(count_objects(network, images) - 1).mean())
     numbers = np.tile(np.arange(1, MOST_COPIES + 1), repeats)
     scenes = sample_scenes(len(numbers), VALIDATION_SEED + 2)
-    several = [with_copies(s, int(n)) for s, n in zip(scenes, numbers, strict=True)]
-    found = count_objects(network, rendered(several, SIDE, folder / "counting_validation.npy"))
-    scores["counter_relative_error"] = float((np.abs(found - numbers) / numbers).mean())
+    for name, crowded in (("", False), ("_crowded", True)):
+        several = [
+            replace(scene, copies=int(number), crowded=crowded and number > 1)
+            for scene, number in zip(scenes, numbers, strict=True)
+        ]
+        found = count_objects(network, rendered(several, SIDE, folder / f"counting_validation{name}.npy"))
+        scores[f"counter_relative_error{name}"] = float((np.abs(found - numbers) / numbers).mean())
     return {name: round(value, 4) for name, value in scores.items()}

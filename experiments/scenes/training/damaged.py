@@ -24,7 +24,15 @@ CROP_PX = 64  # what the network is trained on
 SPARE_PX = 8  # stored beyond it, so that each step sees another part
 WINDOW_PX = 96  # what is damaged: the crop lies inside, so that it seldom shows the border of the damage
 # Kind of `eval.corruptions` -> the strength that does nothing.
-HARMLESS = {"blur": 0.0, "enlarged": 1.0, "noise": 0.0, "dilation grid": 0.0, "JPEG": 95.0, "ringing": 0.0}
+HARMLESS = {
+    "blur": 0.0,
+    "enlarged": 1.0,
+    "noise": 0.0,
+    "speckle": 0.0,
+    "dilation grid": 0.0,
+    "JPEG": 95.0,
+    "ringing": 0.0,
+}
 DAMAGES = ("none", *HARMLESS)
 UNTOUCHED_SHARE = 0.25
 SLIGHTEST = 0.15  # below this a shift or a factor rounds to nothing
@@ -95,9 +103,9 @@ def damaged_crops(sources: tuple[CropSource, ...], seed: int, cache: Path) -> Da
     Args:
         sources: how many scenes and crops of which size; each size has other scenes.
         seed: of the scenes.
-        cache: path of the cache; a hash of the sources and the seed is appended to its name.
+        cache: path of the cache; a hash of the sources, the seed and the kinds of damage is appended to its name.
     """
-    key = hashlib.sha256(repr((sources, seed)).encode()).hexdigest()[:8]
+    key = hashlib.sha256(repr((sources, seed, DAMAGES)).encode()).hexdigest()[:8]
     cache = cache.with_name(f"{cache.stem}-{key}.npz")
     if not cache.exists():
         scenes = iter(sample_scenes(sum(source.scenes for source in sources), seed))

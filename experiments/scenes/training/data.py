@@ -17,8 +17,10 @@ from experiments.scenes.renderer.scene import Scene, placement, render, sample_s
 
 # Seeds of `sample_scenes`, one for each purpose; COUNTING_SEED to + 9 for sets of other shapes.
 TRAIN_SEED, VALIDATION_SEED, COUNTING_SEED, LARGE_SEED, DETAIL_SEED, CLOSE_SEED = 101, 202, 303, 404, 606, 707
+SAMPLED_SEED = 808
 MOST_COPIES = 36
-SINGLE_SHARE = 0.2  # of the scenes for counting
+SINGLE_SHARE = 0.3  # of the scenes for counting
+CROWDED_SHARE = 0.4  # of those with several
 
 Spot = tuple[float, float, float]  # centre x, centre y and size of an object, see `placement`
 
@@ -34,11 +36,17 @@ def with_copies(scene: Scene, copies: int) -> Scene:
 
 
 def counting_scenes(n: int, seed: int) -> list[Scene]:
-    """Sample ``n`` scenes: a fifth with one object, the others with 2 to 36, whose logarithms are uniform."""
+    """Sample ``n`` scenes: three tenths with one object, the others with 2 to 36, whose logarithms are uniform;
+    four tenths of these are crowded.
+    """
     rng = np.random.default_rng([seed, 2])
     several = np.exp(rng.uniform(np.log(1.5), np.log(MOST_COPIES + 0.5), size=n)).round().astype(int)
     copies = np.where(rng.random(n) < SINGLE_SHARE, 1, several)
-    return [with_copies(scene, int(count)) for scene, count in zip(sample_scenes(n, seed), copies, strict=True)]
+    crowded = (copies > 1) & (rng.random(n) < CROWDED_SHARE)
+    return [
+        replace(scene, copies=int(count), crowded=bool(crowd))
+        for scene, count, crowd in zip(sample_scenes(n, seed), copies, crowded, strict=True)
+    ]
 
 
 def close_ups(n: int, seed: int) -> list[Scene]:
