@@ -110,7 +110,10 @@ def test_memory_matches_the_profiler(pipe_folder, samples):
 
 
 def test_memory_is_held_until_the_last_reference_is_gone():
+    outside = torch.zeros(1000)
     with HeldMemory() as held:
+        argument = outside[:10]
+        assert held.held == 0
         a = torch.zeros(1000)  # 4000 bytes
         view = a[:10]
         del a
@@ -120,7 +123,7 @@ def test_memory_is_held_until_the_last_reference_is_gone():
         assert held.held == 40
         c = b.add_(1)
         assert held.held == 40
-        del b, c
+        del b, c, argument
     assert (held.held, held.most) == (0, 4040)
 
 
