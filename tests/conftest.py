@@ -6,14 +6,13 @@ What needs torch is imported where it is used: the process that only hands out t
 from __future__ import annotations
 
 import gc
-import os
 import signal
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+
+from tests.once import made_once
 
 gc.set_threshold(50_000, 20, 20)  # rarely: with Python's own, collections take a tenth of the time
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to its background jobs
@@ -103,20 +102,6 @@ def save_pipeline(tmp_path_factory):
 def pipe_folder(save_pipeline):
     """A tiny StableDiffusionPipeline saved to disk; not to be changed."""
     return save_pipeline("tiny")
-
-
-def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that ``make`` has filled, in the first test process that needs it, for all; not to be changed."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        make(folder := tmp_path_factory.mktemp(name))
-        return folder
-    folder = tmp_path_factory.getbasetemp().parent / name
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "done").exists():
-            folder.mkdir(exist_ok=True)
-            make(folder)
-            (folder / "done").touch()
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -25,10 +25,6 @@ from tests.tiny import tiny_overrides, tiny_pipeline
 pytestmark = pytest.mark.usefixtures("own_convolutions")
 
 ROOT = Path(__file__).resolve().parents[1]
-CONTRACT = [
-    test_methods.test_image_has_the_requested_size_and_depends_on_its_seed_only,
-    test_methods.test_pipeline_is_restored,
-]
 
 
 def code_blocks():
@@ -69,11 +65,12 @@ def test_the_commands_put_it_into_a_table(added, pipe_folder, monkeypatch):
     assert table["fid_r"].nunique() == 2
 
 
-@pytest.mark.parametrize("test", CONTRACT)
-def test_its_row_makes_the_tests_of_the_contract_run_on_it(added, tmp_path, test):
+def test_its_row_makes_the_test_of_the_contract_run_on_it(added, tmp_path):
     (name,) = test_methods.METHODS
     test_methods.METHODS["direct"] = []
-    test(tiny_pipeline(tmp_path / "pipeline"), name)
+    test_methods.test_an_image_depends_on_its_seed_only_and_the_pipeline_is_restored(
+        tiny_pipeline(tmp_path / "pipeline"), name
+    )
 
 
 def test_the_notebook_shows_the_same_three_steps():

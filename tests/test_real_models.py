@@ -70,8 +70,8 @@ def job(laion, inception_file, tmp_path):
     ("family", "methods", "crops"),
     [
         ("sd15", ["direct", "scalecrafter"], "64:1"),
-        pytest.param("sd21", ["scalecrafter"], "null", marks=pytest.mark.slow),  # differs from sd15 by its settings
-        ("sdxl", ["scalecrafter"], "null"),
+        # They differ from sd15 by their settings and pipelines, which have tests of their own.
+        *(pytest.param(family, ["scalecrafter"], "null", marks=pytest.mark.slow) for family in ("sd21", "sdxl")),
     ],
 )
 def test_the_whole_job(save_pipeline, job, tmp_path, monkeypatch, family, methods, crops):

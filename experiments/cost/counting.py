@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import finalize
@@ -13,7 +13,6 @@ from weakref import finalize
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalecrafter.pipeline import is_sdxl
@@ -72,21 +71,58 @@ class Cost:
     evaluations: float
 
 
+class Flops:
+    """FLOPs of operations by torch's own formulas. Torch's mode that counts them also follows modules, and keeps parts
+    of a gradient's graph, and with them tensors, that are gone without it.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.formulas = FlopCounterMode(display=False).flop_registry
+
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The result of an operation, which is counted, or the operations that it consists of."""
+        formula = self.formulas.get(func._overloadpacket)
+        if formula is None and func is not torch.ops.prim.device.default:
+            with Inside(self):
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        if formula is not None:
+            self.total += formula(*args, **kwargs, out_val=result)
+        return result
+
+
+class Inside(TorchDispatchMode):
+    """Count the FLOPs of the operations that another consists of."""
+
+    def __init__(self, flops: Flops) -> None:
+        super().__init__()
+        self.flops = flops
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.flops.call(func, args, kwargs or {})
+
+
 class HeldMemory(TorchDispatchMode):
     """Track how many bytes the results of operations hold, each until its last reference is gone; those that are
-    ELSEWHERE do not count.
+    ELSEWHERE do not count. Counts their `Flops` too.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.flops = Flops()
         self.held = self.most = 0
         self.known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        before = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.device.type != ELSEWHERE:
+        kwargs = kwargs or {}
+        result = self.flops.call(func, args, kwargs)
+        made = [leaf for leaf in tensors_of((result,)) if leaf.device.type != ELSEWHERE]
+        if made:
+            before = {id(leaf.untyped_storage()) for leaf in tensors_of((args, *kwargs.values()))}
+            for leaf in made:
                 storage = leaf.untyped_storage()
                 if id(storage) not in self.known and id(storage) not in before:
                     self.add(storage)
@@ -104,18 +140,20 @@ class HeldMemory(TorchDispatchMode):
         self.held -= size
 
 
-def cost_of(call: Callable[[], Any], unet: Any, *, gradient: bool = False) -> Cost:
-    """Cost of a call on tensors without content. One that computes a ``gradient`` is made twice: the counter of FLOPs
-    keeps parts of its graph, and with them tensors, that are gone without it.
-    """
-    held, counter = HeldMemory(), FlopCounterMode(display=False)
-    both: Any = nullcontext() if gradient else held
-    with counted_evaluations(unet) as counted, counter, both:
+def tensors_of(values: Iterable[Any]) -> Iterator[Tensor]:
+    """All tensors, also those in lists and tuples."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_of(value)
+
+
+def cost_of(call: Callable[[], Any], unet: Any) -> Cost:
+    """Cost of a call on tensors without content."""
+    with counted_evaluations(unet) as counted, HeldMemory() as held:
         call()
-    if gradient:
-        with held:
-            call()
-    return Cost(counter.get_total_flops(), held.most, sum(counted))
+    return Cost(held.flops.total, held.most, sum(counted))
 
 
 def disk_needed(height: int, width: int, count: int) -> int:

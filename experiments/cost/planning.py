@@ -76,7 +76,7 @@ def unet_cost(model: Model, calls: Calls) -> Cost:
         inputs = unet_inputs(pipe.unet, calls.samples, calls.height, calls.width, tokens_of(model))
         if calls.differentiated:
             with recomputed(pipe) if calls.differentiated == "recomputed" else nullcontext():
-                return cost_of(partial(differentiate, pipe, inputs), pipe.unet, gradient=True)
+                return cost_of(partial(differentiate, pipe, inputs), pipe.unet)
         with torch.no_grad():
             return cost_of(partial(pipe.unet, timestep=calls.timestep or 0.0, **inputs), pipe.unet)
 

@@ -53,7 +53,7 @@ def counting_only(monkeypatch):
     than those without content.
     """
 
-    def cost(call, unet, *, gradient=False):
+    def cost(call, unet):
         with counted_evaluations(unet) as counted:
             call()
         return Cost(0, 0, sum(counted))

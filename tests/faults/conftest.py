@@ -1,8 +1,12 @@
 """The reference: the experiment, run once without a fault."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from tests import commands
+from tests.once import made_once
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -14,10 +18,14 @@ def server_of_experiments():
 
 @pytest.fixture(scope="session")
 def finished_and_length(pipe_folder, tmp_path_factory):
-    from tests.faults.harness import Experiment, measured
+    from tests.faults.harness import Experiment, Length, measured
 
-    experiment = Experiment(pipe_folder, tmp_path_factory.mktemp("whole"))
-    return experiment, measured(experiment)
+    def make(folder):
+        length = measured(Experiment(pipe_folder, folder))
+        (folder / "length.json").write_text(json.dumps(asdict(length)))
+
+    folder = made_once(tmp_path_factory, "whole", make)
+    return Experiment(pipe_folder, folder), Length(**json.loads((folder / "length.json").read_text()))
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,8 @@ def test_killed_again_and_again(pipe_folder, tmp_path, expected, length, seed, r
     check(experiment, expected, process, record_property)
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.faults)])
+@pytest.mark.faults
+@pytest.mark.parametrize("count", [2, 3])
 def test_processes_at_once(pipe_folder, tmp_path, expected, count):
     """None fails, and every image is sampled once."""
     experiment = Experiment(pipe_folder, tmp_path)

@@ -113,9 +113,10 @@ class Page(HTMLParser):
 
 
 def test_the_report_shows_prompts_as_text(finished, tmp_path):
-    """All of the pieces at once, and 100 kB."""
+    """All of the pieces at once, 100 kB, and what a browser or a template would run."""
     copied = shutil.copytree(finished, tmp_path / "copy")
     prompts = ["".join(piece for piece in PIECES if "\x00" not in piece), LONG, "".join(reversed(PIECES[1:]))]
+    prompts.append(code := '</script><script>alert("it\'s")</script> & {{ 7 * 7 }}')
     for manifest in copied.glob("runs/*/manifest.jsonl"):
         lines = [json.loads(line) for line in manifest.read_text().splitlines()]
         for line, prompt in zip(lines, prompts, strict=False):
@@ -128,6 +129,7 @@ def test_the_report_shows_prompts_as_text(finished, tmp_path):
     assert "iframe" not in page.tags
     assert page.handlers == []
     assert any(LONG.strip() in alternative for alternative in page.alternatives)
+    assert sum(alternative.startswith(f"{code}, by ") for alternative in page.alternatives) == 6 + 2
 
 
 @pytest.mark.parametrize("count", BOTH)

@@ -4,12 +4,17 @@ import pytest
 
 from experiments import report
 from experiments.setup import models
+from tests.once import made_once
 
 
 @pytest.fixture(scope="session")
-def report_page(finished):
+def report_page(finished, tmp_path_factory):
     """report.html of the finished experiments, made where no model can be loaded."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "load_folder", None)
-        report.main([f"paths.runs={finished / 'runs'}", f"paths.results={finished / 'results'}"])
+
+    def make(_):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(models, "load_folder", None)
+            report.main([f"paths.runs={finished / 'runs'}", f"paths.results={finished / 'results'}"])
+
+    made_once(tmp_path_factory, "report", make)
     return finished / "results/report.html"

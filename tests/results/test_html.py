@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -105,21 +104,6 @@ def test_what_is_not_finished_is_named_with_its_command(page):
     assert "experiment=ablate_dilation" in page.text
     assert not page.all("section", id="ablate_dilation")
     assert page.all("section", id="ablate_tau")
-
-
-def test_prompts_are_text_whatever_they_hold(finished, tmp_path):
-    copied = shutil.copytree(finished, tmp_path / "copy")
-    for manifest in copied.glob("runs/*/manifest.jsonl"):
-        records = [json.loads(line) for line in manifest.read_text().splitlines()]
-        del records[0]["crc"]
-        records[0]["prompt"] = '</script><script>alert("it\'s")</script> & {{ 7 * 7 }}'
-        manifest.write_text("".join(json.dumps(record) + "\n" for record in records))
-    report.main([f"paths.runs={copied / 'runs'}", f"paths.results={copied / 'results'}"])
-    page = Page((copied / "results/report.html").read_text(encoding="utf-8"))
-    assert len(page.all("script")) == 1
-    prompts = [found["alt"] for found in page.all("img") if "script" in found["alt"]]
-    assert len(prompts) == 6 + 2
-    assert all(prompt.startswith('</script><script>alert("it\'s")</script> & {{ 7 * 7 }}, by') for prompt in prompts)
 
 
 def test_large_images_are_reduced(tmp_path):

@@ -115,7 +115,7 @@ def test_the_size_of_a_batch_changes_an_image_by_rounding(pipe_folder, dtype):
     whole = generate(Direct(), pipe, range(8), steps=10)
     assert np.array_equal(generate(Direct(), pipe, [*range(7, -1, -1)], steps=10)[::-1], whole)
     levels, share = BOUNDS[dtype]
-    for size in (1, 2, 3, 5):
+    for size in (1, 3):
         difference = np.abs(generate(Direct(), pipe, range(size), steps=10).astype(int) - whole[:size])
         assert difference.max() <= levels
         assert (difference > 0).mean() <= share

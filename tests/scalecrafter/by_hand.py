@@ -56,12 +56,13 @@ def layers_at(settings: Settings, step: int, base: bool) -> Layers:
 
 def changed_copy(unet: nn.Module, settings: Settings, layers: Layers) -> nn.Module:
     """A copy whose convolutions have torch's own dilation and padding where factors are whole, and are replaced where
-    they are not. LoRA of convolutions is merged first.
+    they are not. LoRA of convolutions is merged first; weights that stay as they are belong to both.
     """
-    changed: Any = copy.deepcopy(unet)
+    merged = any(hasattr(unet.get_submodule(name), "base_layer") for name, _, _ in layers)
+    changed: Any = copy.deepcopy(unet, {} if merged else {id(weight): weight for weight in unet.parameters()})
     vars(changed).pop("forward", None)
     changed.set_attn_processor(unet.attn_processors)  # some pipelines read what these have seen
-    if any(hasattr(changed.get_submodule(name), "base_layer") for name, _, _ in layers):
+    if merged:
         changed.fuse_lora()
         changed.unload_lora()
     for name, factor, dispersed in layers:

@@ -145,8 +145,8 @@ def test_memory_is_that_of_a_tile_where_the_maps_are_kept_elsewhere():
 
 def test_latents_that_require_a_gradient_are_decoded_at_once(contrasts):
     vae, gradients = narrow_vae(), []
-    for tile_size in (128, 20):
-        latents = contrasts.clone().requires_grad_()
+    for tile_size in (128, 10):
+        latents = contrasts[..., :16, :12].clone().requires_grad_()
         with tiled_decoding(vae, tile_size=tile_size):
             vae.decode(latents).sample.square().sum().backward()
         gradients.append(latents.grad)

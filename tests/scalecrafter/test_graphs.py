@@ -68,9 +68,9 @@ COMPILED = {
 }
 # U-Net, settings and steps. Each graph of two levels takes seconds, of the topology of Stable Diffusion ten.
 FACTORS = {FIRST: 3, SECOND: 2, "up_blocks.0.resnets.0.conv1": 2}
-SMALL = lambda: small_unet("sd"), shrinking(FACTORS), (0, 1, 20, 35)  # noqa: E731
+SMALL = lambda: small_unet("sd"), shrinking(FACTORS), (0, 1, 35)  # noqa: E731
 WHOLE = tiny_unet, shrinking(TABLE), STEPS
-CASES = [pytest.param("in place", *SMALL, id="small")]
+CASES = [pytest.param("wrapped", *SMALL, id="small")]
 CASES += [pytest.param(how, *WHOLE, id=f"whole, {how}", marks=pytest.mark.slow) for how in COMPILED]
 
 
@@ -79,7 +79,7 @@ def test_a_run_is_one_graph_for_each_state(compiled, make, settings, steps):
     """Also the base pass, with half the batch, and when the method is enabled again; the first two steps share one."""
     pipe, plain = pair(make, COMPILED[compiled])
     expected = predictions(plain, settings, steps)
-    assert len(states(settings, steps)) >= 4
+    assert len(states(settings, steps)) >= 3
     for _ in range(2):
         torch.testing.assert_close(predictions(pipe, settings, steps), expected, atol=1e-5, rtol=1e-5)
         assert counters["stats"]["unique_graphs"] == len(states(settings, steps))

@@ -12,13 +12,20 @@ import scalecrafter
 from experiments.scenes.model import build_scheduler
 from scalecrafter.patching import replaced_attribute
 from tests.scalecrafter.by_hand import by_hand
+from tests.scalecrafter.changes import schedulers
 from tests.scalecrafter.small import draw, small_pipeline
 from tests.scalecrafter.supported import COLUMNS, DOCUMENT, ROWS, with_table
 
+SECOND_FAMILIES = {(name, ("sdxl", "sd")[index % 2]) for index, name in enumerate(schedulers())}
 
-# Compiling takes seconds: wrapped by default, which has a module of its own, and the rest in test_graphs.
-def takes_long(case, family):
-    return case.name.startswith("compiled") and (case.name, family) != ("compiled and wrapped", "sd")
+
+def by_default(number, row, case, family):
+    """The first row's cases are drawn by all families, the others by one of them in turn. Compiling takes seconds: by
+    default it is done in test_graphs alone.
+    """
+    if case.name.startswith("compiled") or (case.name, family) in SECOND_FAMILIES:
+        return False
+    return row is ROWS[0] or family == case.families[number % len(case.families)]
 
 
 CASES = [
@@ -26,10 +33,9 @@ CASES = [
         case,
         family,
         id="-".join(dict.fromkeys((case.kind, case.name, family))),
-        marks=pytest.mark.slow if takes_long(case, family) else (),
+        marks=() if by_default(number, row, case, family) else pytest.mark.slow,
     )
-    for row in ROWS
-    for case in row.cases
+    for number, (row, case) in enumerate((row, case) for row in ROWS for case in row.cases)
     for family in case.families
 ]
 unchanged = cache(small_pipeline)  # for cases that leave nothing behind

@@ -9,11 +9,12 @@ from PIL import Image
 
 from experiments.results.reading import RunRow, read_scores
 from experiments.results.score_table import collect
+from experiments.sampling.generate import generate_run
 from experiments.sampling.manifest import save_image
 from experiments.scenes.scene_counter import SceneCounter
 from experiments.scenes.scene_features import DetailFeatures, SceneFeatures
 from experiments.scoring import runs
-from experiments.scoring.runs import check_scorable, complete_run, score_run
+from experiments.scoring.runs import check_scorable, complete_run, costs_per_image, score_run
 from experiments.setup.architecture import open_architecture
 from experiments.setup.compose import compose_config
 from experiments.setup.runs import base_run, build_run
@@ -65,8 +66,8 @@ def test_u_net_evaluations_are_counted(tiny):
     """Two steps on a guidance pair: at four times the area each counts four; four windows as many; Lanczos none."""
     expected = {"direct": 8, "scalecrafter": 8, "multidiffusion": 8, "upscale": 2}
     for method, evaluations in expected.items():
-        scores = complete_run(run_of([*tiny, f"method={method}"]))
-        assert scores["unet_evaluations_per_image"] == evaluations
+        folder = generate_run(run_of([*tiny, f"method={method}"]))
+        assert costs_per_image(folder)["unet_evaluations_per_image"] == evaluations
 
 
 def test_scores_are_kept_for_every_number_of_prompts_and_way_of_scoring(tiny):

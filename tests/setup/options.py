@@ -4,7 +4,7 @@ from experiments.setup.models import resolve_dtype
 
 DAMPED = ["scalecrafter.noise_damped_tau=40", "scalecrafter.noise_damped_dilation={down_blocks.0: 3, up_blocks.3: 3}"]
 DISPERSED = ["scalecrafter.dispersed=[mid_block]", "scalecrafter.dispersed_tau=40"]
-SYNC = ["method=syncdiffusion", "multidiffusion.stride=4", "syncdiffusion.weight=500"]
+SYNC = ["method=syncdiffusion", "syncdiffusion.weight=500"]
 WINDOWS = ["method=multidiffusion", "multidiffusion.stride=4"]
 
 # Option (and when) -> (what it needs to act, another value): those that change images, and those that do not.
@@ -19,7 +19,7 @@ CHANGES = {
     "model.distance": (SYNC, "model.distance={_target_: tests.setup.test_identity.Brightness}"),
     "model.window_stride": (["method=multidiffusion"], "model.window_stride=4"),
     "model.sync_steps": (SYNC, "model.sync_steps=1"),
-    "model.sync_weight": (SYNC[:2], "model.sync_weight=500"),
+    "model.sync_weight": (SYNC[:1], "model.sync_weight=500"),
     "method.eta": (["sampler=paper"], "method.eta=0.5"),
     "resolution.scale_height": ([], "resolution.scale_height=3"),
     "resolution.scale_width": ([], "resolution.scale_width=3"),

@@ -4,8 +4,10 @@ from collections import defaultdict
 from itertools import zip_longest
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
-from experiments.setup.compose import compose_config, plain_values
+from experiments.setup.compose import VERSION_BASE, compose_config, plain_values
 from experiments.setup.runs import base_run, build_run, resolve_limit
 from experiments.setup.schema import CONF
 from tests.tiny import tiny_overrides
@@ -26,6 +28,25 @@ def test_every_option_of_every_group_composes():  # experiments: test_grid.py
     assert options
     for chosen in zip_longest(*options.values()):
         plain_values(compose_config([option for option in chosen if option]))
+
+
+LINES = [
+    ["experiment=ablate_tau", "sampler.steps=${model.steps}", "paths.runs='a b'", "seed=1", "model=folder", "seed=2"],
+    ["model={steps: 3}", "model.steps=4", "+method.object.more=[1,{a: null}]", "scalecrafter/freeu=scalecrafter"],
+    ["scalecrafter.dilation={down_blocks.0: 2, mid_block: 3.5}", "metrics.also=[kid_subsets]", "hydra.verbose=true"],
+]
+
+
+@pytest.mark.parametrize("line", LINES, ids=" ".join)
+def test_configurations_are_those_that_hydra_composes(line):
+    """However their rows share what does not differ."""
+    with initialize_config_dir(str(CONF), version_base=VERSION_BASE):
+        expected = compose("config", line)
+    composed = compose_config(line)
+    assert composed == expected
+    assert OmegaConf.is_struct(composed)
+    own = [override for override in line if not override.startswith("seed")]
+    assert compose_config([*own, "seed=7"]) == OmegaConf.merge(expected, {"seed": 7})
 
 
 ERRORS = [

@@ -11,7 +11,14 @@ from experiments.setup.grid import named_experiment, read_grid
 from experiments.setup.schema import CONF
 
 NAMES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-EXPERIMENTS = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("field") else name for name in NAMES]
+# Every row, or by default those of one size where each of many methods is a configuration to be composed at each size.
+ONE_SIZE = {"paper": "resolution=x4", "table1": "resolution=x4"}
+EXPERIMENTS = [pytest.param(name, [ONE_SIZE[name]] if name in ONE_SIZE else [], id=name) for name in NAMES]
+EXPERIMENTS = [each for each in EXPERIMENTS if not each.id.startswith("field")]
+EXPERIMENTS += [
+    pytest.param(name, [], id=f"{name}, every size", marks=pytest.mark.slow)
+    for name in (*ONE_SIZE, *(name for name in NAMES if name.startswith("field")))
+]
 LINES = [
     ["method=direct,upscale", "seed=range(3)", "prompts.limit=3"],
     ["experiment=ablate_tau", "scalecrafter.tau=5,7", "seed=1"],
@@ -29,11 +36,11 @@ def test_rows_are_those_of_hydras_sweeper(line):
     assert [list(row.overrides) for row in read_grid(line).rows] == expected
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_varies_what_it_says(experiment, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("experiment", "size"), EXPERIMENTS)
+def test_every_experiment_varies_what_it_says(experiment, size, tmp_path):
     """Each row has an identity and a label of its own, and every value a plot needs."""
     (tmp_path / "prompts.txt").write_text("a\nb\n")
-    line = [f"experiment={experiment}", "model=scenes"]
+    line = [f"experiment={experiment}", "model=scenes", *size]
     if experiment.startswith("paper"):
         line += ["prompts=file", f"prompts.path={tmp_path / 'prompts.txt'}", "prompts.limit=null"]
     grid = read_grid(line)
