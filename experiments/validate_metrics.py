@@ -70,7 +70,8 @@ def response_figure(responses: pd.DataFrame, groups: int) -> Figure:
 
 def draw_responses(axes: Axes, responses: pd.DataFrame, groups: int) -> None:
     """A line for each corruption."""
-    for kind, colour in zip(KINDS, matplotlib.colormaps["tab10"].colors, strict=True):  # type: ignore[attr-defined]
+    colours = *matplotlib.colormaps["tab10"].colors, (0.1, 0.1, 0.1)  # type: ignore[attr-defined]
+    for kind, colour in zip(KINDS, colours, strict=True):
         rows = responses[responses["corruption"] == kind].sort_values("step")
         pairs = zip(rows["difference"], rows["difference_se"], strict=True)
         low, high = np.transpose([interval_of(value, se, groups) for value, se in pairs])
