@@ -60,14 +60,16 @@ def write_grid(titles: Sequence[str], rows: Rows, path: Path) -> None:
     prompt stands below.
     """
     widths = [image.width for image in rows[0][1][0]]
+    headings = [broken(title.replace("_", " "), width) for title, width in zip(titles, widths, strict=True)]
+    top = LINE * max(map(len, headings))
     lines = sum(len(images) for _, images in rows)
-    size = sum(widths) + GAP * (len(widths) - 1), LINE + lines * (HEIGHT + GAP) + LINE * len(rows)
+    size = sum(widths) + GAP * (len(widths) - 1), top + lines * (HEIGHT + GAP) + LINE * len(rows)
     canvas = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(canvas)
     lefts = [sum(widths[:column]) + GAP * column for column in range(len(widths))]
-    for left, width, title in zip(lefts, widths, titles, strict=True):
-        pen.text((left + width / 2, LINE / 2), title.replace("_", " "), fill="black", font=FONT, anchor="mm")
-    top = LINE
+    for left, width, heading in zip(lefts, widths, headings, strict=True):
+        for row, line in enumerate(heading):
+            pen.text((left + width / 2, (row + 0.5) * LINE), line, fill="black", font=FONT, anchor="mm")
     for prompt, images in rows:
         for line in images:
             for left, image in zip(lefts, line, strict=True):
@@ -77,6 +79,18 @@ def write_grid(titles: Sequence[str], rows: Rows, path: Path) -> None:
         top += LINE
     with open_atomically(path) as file:
         canvas.save(file, format="PNG")
+
+
+def broken(title: str, width: int) -> list[str]:
+    """Lines of a title that are no wider than so many pixels, broken between words."""
+    lines: list[str] = []
+    for word in title.split() or [""]:
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and FONT.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [fitting(line, width) for line in lines]
 
 
 def fitting(prompt: str, width: int) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import connection, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +29,22 @@ def renderer_digest() -> str:
 
 def single_threaded_processes() -> ProcessPoolExecutor:
     """One process for each core, each with one thread of numpy's BLAS: in matrices as small as those of the renderer,
-    more threads mostly wait for each other.
+    more threads mostly wait for each other. They end with this process, even if it is killed.
     """
-    return ProcessPoolExecutor(initializer=threadpool_limits, initargs=(1,))
+    return ProcessPoolExecutor(initializer=start_worker)
+
+
+def start_worker() -> None:
+    threadpool_limits(1)
+    Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """A pool's processes hold both ends of its queue, so that they would wait for work from a dead parent forever."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from experiments.results.galleries import (
     gallery_columns,
     jpeg,
     shared_records,
+    write_grid,
     write_zoom,
 )
 from experiments.results.plots import ablation, charts, cost_frontier, pareto, repetition_by_resolution
@@ -183,6 +184,21 @@ def test_the_same_region_of_each_method_is_enlarged(finished, table, tmp_path):
         crop = Image.open(column.folder / record.file).crop(box).resize((HEIGHT, HEIGHT), Image.Resampling.NEAREST)
         left, top = number * (HEIGHT + GAP), 2 * LINE + 3 * (HEIGHT + GAP)
         assert np.array_equal(np.asarray(zoom.crop((left, top, left + HEIGHT, top + HEIGHT))), np.asarray(crop))
+
+
+def test_titles_stay_within_their_columns(tmp_path):
+    """Long ones take several lines: between the columns nothing is drawn, and the images begin below all of them."""
+    images = [Image.new("RGB", (HEIGHT, HEIGHT), colour) for colour in ("red", "blue")]
+    titles = ["noise_damped_tau 20, guidance_scale 7.5, dilation levels 2 to 4 by 4", "word" * 40]
+    write_grid(titles, [("a prompt", [images])], tmp_path / "grid.png")
+    grid = np.asarray(Image.open(tmp_path / "grid.png"))
+    top = int(np.flatnonzero((grid[:, 5] == (255, 0, 0)).all(axis=1))[0])
+    assert top >= 3 * LINE
+    assert (grid[:, HEIGHT : HEIGHT + GAP] == 255).all()
+    for column, lines in ((slice(0, HEIGHT), 3), (slice(HEIGHT + GAP, None), 1)):
+        drawn = (grid[: lines * LINE, column] < 128).any(axis=(1, 2))
+        assert all(drawn[line * LINE : (line + 1) * LINE].any() for line in range(lines))
+    assert (grid[LINE:top, HEIGHT + GAP :] == 255).all()
 
 
 def test_a_jpeg_is_as_wide_as_it_may_be_and_keeps_its_picture():
