@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.once import made_once
-
 gc.set_threshold(50_000, 20, 20)  # rarely: with Python's own, collections take a tenth of the time
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to its background jobs
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -107,6 +105,7 @@ def pipe_folder(save_pipeline):
 @pytest.fixture(scope="session")
 def finished(pipe_folder, tmp_path_factory):
     """A folder with ``runs`` and ``results`` of two small experiments, table1 and ablate_tau; not to be changed."""
+    from tests.once import made_once
     from tests.tiny import finish_experiments
 
     return made_once(tmp_path_factory, "finished", lambda folder: finish_experiments(pipe_folder, folder))
@@ -116,6 +115,7 @@ def finished(pipe_folder, tmp_path_factory):
 def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of the true format with random weights."""
     from experiments.scoring.libraries import random_inception
+    from tests.once import made_once
 
     folder = made_once(tmp_path_factory, "inception", lambda folder: random_inception(folder / "inception.pth"))
     return folder / "inception.pth"
