@@ -68,8 +68,8 @@ def write_grid(titles: Sequence[str], rows: Rows, path: Path) -> None:
     pen = ImageDraw.Draw(canvas)
     lefts = [sum(widths[:column]) + GAP * column for column in range(len(widths))]
     for left, width, heading in zip(lefts, widths, headings, strict=True):
-        for row, line in enumerate(heading):
-            pen.text((left + width / 2, (row + 0.5) * LINE), line, fill="black", font=FONT, anchor="mm")
+        for row, text in enumerate(heading):
+            pen.text((left + width / 2, (row + 0.5) * LINE), text, fill="black", font=FONT, anchor="mm")
     for prompt, images in rows:
         for line in images:
             for left, image in zip(lefts, line, strict=True):
