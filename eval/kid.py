@@ -123,7 +123,8 @@ def draw_subsets(n: int, m: int, *, paired: bool = False, seed: int = 0) -> Iter
     Args:
         paired: the same rows of x and y; requires n = m.
     """
-    left, right = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
+    # Not [seed, 0], which is the same stream as seed: that one groups prompts, and a subset would lie within a group.
+    left, right = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
     for rows, others in zip(_deal(n, left), _deal(m, right), strict=True):
         yield (rows, rows) if paired else (rows, others)
 
