@@ -23,7 +23,7 @@ from torch import nn
 from eval.files import write_atomically
 from experiments.scenes import WEIGHTS
 from experiments.scenes.model import BASE_PX, assemble, build_tokenizer
-from experiments.scenes.networks import DETAIL_FILE, REPETITION_FILE, STRUCTURE_FILE, loaded, save_network
+from experiments.scenes.networks import DETAIL_FILE, REPETITION_FILE, STRUCTURE_FILE, save_network
 from experiments.scenes.renderer.scene import sample_scenes
 from experiments.scenes.scene_features import SceneFeatures
 from experiments.scenes.training.autoencoder import measure_autoencoder, train_autoencoder
@@ -32,7 +32,7 @@ from experiments.scenes.training.data import CLOSE_SEED, TRAIN_SEED, close_ups, 
 from experiments.scenes.training.detail import measure_detail, train_detail
 from experiments.scenes.training.diffusion import train_diffusion, training_latents
 from experiments.scenes.training.sampled import sample_base, sampled_objects
-from experiments.scenes.training.structure import StructureNetwork, measure_structure, train_structure
+from experiments.scenes.training.structure import measure_structure, train_structure
 from experiments.setup.command_line import command
 
 TRAIN_COUNT, CLOSE_UP_COUNT = 14_400, 4_320
@@ -69,8 +69,7 @@ def train_scoring_network(name: str, work: Path, out: Path) -> dict[str, float]:
         measures = measure_detail(network, work)
     else:
         pipe = StableDiffusionPipeline.from_pretrained(out, torch_dtype=torch.float32, local_files_only=True)
-        structure, _ = loaded(StructureNetwork, out / STRUCTURE_FILE)
-        samples = sampled_objects(pipe, structure, COUNTED_SAMPLES, work / "sampled.npy")
+        samples = sampled_objects(pipe, SceneFeatures(out).network, COUNTED_SAMPLES, work / "sampled.npy")
         network, file = train_counter(work, log, samples), REPETITION_FILE
         measures = measure_counter(network, work)
     save_network(network, out / file)

@@ -80,9 +80,8 @@ def bent(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """
     count, _, height, width = pixels.shape
     cells = int(torch.randint(*BEND_CELLS, (), generator=generator))
-    largest = (
-        LARGEST_BEND * 6 / cells * torch.rand(count, 1, 1, 1, generator=generator)
-    )  # the same slopes at any scale
+    amount = LARGEST_BEND * BEND_CELLS[0] / cells  # the same slopes at any scale
+    largest = amount * torch.rand(count, 1, 1, 1, generator=generator)
     coarse = torch.randn(count, 2, cells, cells, generator=generator) * 2 * largest  # the frame is 2 wide
     shift = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     still = torch.eye(2, 3).expand(count, 2, 3)

@@ -17,9 +17,8 @@ from PIL import Image
 from eval.files import open_atomically
 from experiments.scenes.model import BASE_PX
 from experiments.scenes.renderer.scene import Scene, sample_scenes
-from experiments.scenes.training.autoencoder import to_tensor
 from experiments.scenes.training.data import SAMPLED_SEED, Spot
-from experiments.scenes.training.structure import FACTORS, StructureNetwork
+from experiments.scenes.training.structure import FACTORS, StructureNetwork, described, labels
 
 STEPS, GUIDANCE_SCALE, BATCH = 25, 5.0, 32
 SIDES = (1, 2, 3, 4)  # samples along a side of a mosaic, ...
@@ -58,14 +57,9 @@ def sampled_objects(
         with open_atomically(cache) as stream:
             np.save(stream, sample_base(pipe, count, SAMPLED_SEED)[1])
     images = np.load(cache)
-    scenes = sample_scenes(count, SAMPLED_SEED)
-    with torch.no_grad():
-        parts = [structure.describe(part) for part in to_tensor(images).split(128)]
-    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    right = np.ones(count, dtype=bool)
-    for name, values in FACTORS.items():
-        right &= found[name].argmax(1).numpy() == [values.index(getattr(scene, name)) for scene in scenes]
-    return images[right], [(x, y, size) for x, y, size in found["pose"].numpy()[right].tolist()]
+    found, wanted = described(structure, images), labels(sample_scenes(count, SAMPLED_SEED))
+    right = torch.stack([found[name].argmax(1) == wanted[name] for name in FACTORS]).all(0)
+    return images[right.numpy()], [(x, y, size) for x, y, size in found["pose"][right].tolist()]
 
 
 def mosaics(

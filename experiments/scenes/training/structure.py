@@ -104,14 +104,19 @@ def train_structure(
 
 
 @torch.no_grad()
+def described(network: StructureNetwork, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+    """`StructureNetwork.describe` of (N, 128, 128, 3) uint8 images, which fit into memory in parts."""
+    parts = [network.describe(to_tensor(part)) for part in batches(images)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 def structure_quality(
     network: StructureNetwork, images: NDArray[np.uint8], scenes: Sequence[Scene]
 ) -> dict[str, float]:
     """Share of (N, 128, 128, 3) uint8 images in which each factor is recognised, and the mean absolute error of the
     pose in units of the short side.
     """
-    parts = [network.describe(to_tensor(part)) for part in batches(images)]
-    found, truth = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, labels(scenes)
+    found, truth = described(network, images), labels(scenes)
     scores = {
         f"structure_{name}_accuracy": (found[name].argmax(1) == truth[name]).double().mean().item() for name in FACTORS
     }
