@@ -6,6 +6,9 @@ runs. What is tried for which method is written in a file (experiments/scenes/se
 to docs/scenes_search.csv, from which the table says under it what was searched. A search goes on where it was
 interrupted.
 
+The lowest of several noisy scores is lower than it would be on other prompts. So a candidate replaces the configured
+settings only where it is better by more than chance (`Rule.level`).
+
 Cost may count too, as a share of what direct inference costs at that size: `--most-cost 0.6` chooses among candidates
 that cost no more, and `--keep 0.002` the cheapest one whose objective is at most 0.002 above that of the configured
 method. experiments/scenes/pruning.yaml lists what makes ScaleCrafter cheaper:
@@ -25,7 +28,10 @@ import pandas as pd
 import yaml
 
 from baselines.direct import Direct
+from eval.comparisons import paired_p_value
 from eval.files import write_atomically
+from eval.score import as_estimate
+from eval.uncertainty import Estimate
 from experiments.cost.planned import PlannedRun
 from experiments.cost.planning import plan_run
 from experiments.scenes import SEARCH_RECORD
@@ -36,14 +42,14 @@ from experiments.setup.runs import Run, Workload, build_run
 
 SPACE = Path(__file__).parent / "scenes/search.yaml"
 PROMPTS_SEED, RUN_SEED = 71, 7  # tables: 1 and 0
-BUDGET, LIMIT = 12, 32
+BUDGET, LIMIT, LEVEL = 12, 32, 0.05
 OBJECTIVE = ("kid_r", "pkid_r")
 COST = "cost"  # of a run: planned FLOPs of an image, as a share of those of direct inference at the same size
 SHOWN = ("n", "kid_r", "kid_r_se", "pkid_r", "pkid_r_se", "repetition", "object_accuracy", "colour_accuracy", COST)
 CONFIGURED = "as configured"
 
 Space = Mapping[str, Mapping[str, Mapping[str, Sequence[str]]]]
-Scorer = Callable[[Sequence[str]], Mapping[str, float]]
+Scorer = Callable[[Sequence[str]], Mapping[str, Any]]
 
 
 def read_space(path: Path) -> Space:
@@ -74,11 +80,14 @@ class Rule:
     """Which candidates may be chosen, and which of them is.
 
     Args:
+        level: a choice is better than the configured method on the same prompts at this level of significance, divided
+            by the number of candidates (Bonferroni); None: any that is lower.
         most_cost: `COST` that a choice has at most.
         keep: the choice is the cheapest candidate whose objective is at most this much above the first one's, the
             configured method's; None: that with the lowest objective.
     """
 
+    level: float | None = None
     most_cost: float | None = None
     keep: float | None = None
 
@@ -86,13 +95,17 @@ class Rule:
     def counts_cost(self) -> bool:
         return self.most_cost is not None or self.keep is not None
 
-    def rank(self, objective: float, cost: float, first: float) -> tuple[float, ...] | None:
+    def rank(self, objective: Estimate, cost: float, first: Estimate, candidates: int) -> tuple[float, ...] | None:
         """What is compared, lower first; None for a candidate that is not to be chosen."""
         if self.most_cost is not None and cost > self.most_cost:
             return None
-        if self.keep is None:
-            return (objective,)
-        return (cost, objective) if objective <= first + self.keep else None
+        if self.keep is not None:
+            return (cost, objective.value) if objective.value <= first.value + self.keep else None
+        if self.level is not None and objective is not first:
+            p = paired_p_value(*objective.minus(first), len(first.group_sizes))
+            if objective.value >= first.value or p > self.level / candidates:
+                return None
+        return (objective.value,)
 
 
 def search(
@@ -104,7 +117,8 @@ def search(
         space: what to try, from `read_space`.
         method: name of the method.
         resolution: name of the size.
-        score: maps overrides, beyond method and size, to scores, with `COST` if the rule counts it.
+        score: maps overrides, beyond method and size, to scores with their jackknives, and `COST` if the rule counts
+            it.
         budget: runs, the configured method's included.
 
     Returns:
@@ -115,22 +129,27 @@ def search(
     best: list[str] = []
     rows: list[dict[str, Any]] = []
     lowest: tuple[float, ...] | None = None
-    first = float("nan")
+    first: Estimate | None = None
+    tried = sum(len(candidates) for _, candidates in stages)
     for stage, candidates in [(CONFIGURED, [""]), *stages]:
         start = best
         for candidate in candidates:
             overrides = [*start, *shlex.split(candidate)]
             scores = score(overrides)
-            objective = sum(scores[name] for name in OBJECTIVE)
+            objective = as_estimate(scores, OBJECTIVE[0])
+            for name in OBJECTIVE[1:]:
+                objective = objective.plus(as_estimate(scores, name))
+            first = first or objective
+            change, change_se = objective.minus(first)
             row: dict[str, Any] = {
                 "method": method,
                 "resolution": resolution,
                 "stage": stage,
                 "candidate": " ".join(overrides),
             }
-            first = first if rows else objective
-            rows.append(row | {key: scores[key] for key in SHOWN if key in scores} | {"objective": objective})
-            rank = rule.rank(objective, scores.get(COST, 0.0), first)
+            row |= {key: scores[key] for key in SHOWN if key in scores}
+            rows.append(row | {"objective": objective.value, "change": change, "change_se": change_se})
+            rank = rule.rank(objective, scores.get(COST, 0.0), first, tried)
             if rank is not None and (lowest is None or rank < lowest):
                 lowest, best = rank, overrides
     for row in rows:
@@ -153,7 +172,7 @@ def scorer(method: str, resolution: str, limit: int, overrides: Sequence[str], c
     fixed = [f"method={method}", f"resolution={resolution}", f"prompts.limit={limit}"]
     fixed += [f"prompts.seed={PROMPTS_SEED}", f"seed={RUN_SEED}", *overrides]
 
-    def score(candidate: Sequence[str]) -> Mapping[str, float]:
+    def score(candidate: Sequence[str]) -> Mapping[str, Any]:
         run = build_run(compose_config([*fixed, *candidate]))
         scores = complete_run(run)
         assert scores is not None
@@ -178,12 +197,18 @@ def main(argv: Sequence[str]) -> None:
     add("--space", type=Path, default=SPACE, help="YAML file of what to try")
     add("--budget", type=int, default=BUDGET, help="runs for each method and size, at most")
     add("--limit", type=int, default=LIMIT, help="prompts for each run")
+    add(
+        "--level",
+        type=float,
+        default=LEVEL,
+        help="significance of what replaces the configured settings; 1: any better",
+    )
     add("--most-cost", type=float, help="share of direct inference's cost that a choice has at most")
     add("--keep", type=float, help="choose the cheapest whose objective is at most this above the configured method's")
     add("--out", type=Path, default=SEARCH_RECORD)
     add("overrides", nargs="*", help="Hydra overrides of all runs, as paths.runs=DIR")
     arguments = parser.parse_args(argv)
-    rule = Rule(arguments.most_cost, arguments.keep)
+    rule = Rule(arguments.level if arguments.level < 1 else None, arguments.most_cost, arguments.keep)
     space = read_space(arguments.space)
     methods = arguments.methods or [method for method, stages in space.items() if stages]
     rows: list[dict[str, Any]] = []

@@ -3,8 +3,10 @@
 import json
 import shlex
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_rel
 
 from experiments import search as search_module
 from experiments.search import SPACE, Rule, main, read_space, search, stages_of
@@ -20,7 +22,18 @@ BOWL = {"m": {"a": {"any": ["a=1", "a=2", "a=3"]}, "b": {"x16": ["b=1 c=5"], "an
 def bowl(overrides):
     """Lowest at a = 2, b = 1, c = 5; the objective is split over two scores."""
     at = {"a": 0, "b": 0, "c": 0} | dict((key, int(value)) for key, value in (part.split("=") for part in overrides))
-    return {"kid_r": (at["a"] - 2) ** 2 + 0.0, "pkid_r": abs(at["b"] - 1) + abs(at["c"] - 5) / 10, "fid_r": 99}
+    scores = {"kid_r": (at["a"] - 2) ** 2 + 0.0, "pkid_r": abs(at["b"] - 1) + abs(at["c"] - 5) / 10}
+    return {"fid_r": 99} | means({name: 4 * [value] for name, value in scores.items()})
+
+
+def means(values):
+    """Scores that are means over prompts, with their jackknife: its error is that of a mean."""
+    found = {}
+    for name, each in values.items():
+        without = [(sum(each) - value) / (len(each) - 1) for value in each]
+        found[name] = sum(each) / len(each)
+        found[f"{name}_jackknife"] = {"without": without, "sizes": [1] * len(each), "prompts": "same"}
+    return found
 
 
 def test_each_stage_starts_from_the_best_so_far():
@@ -64,7 +77,41 @@ def test_the_cheapest_that_keeps_its_score():
     assert best == ["a=1", "b=2"]
     assert [row["candidate"] for row in rows if row["chosen"]] == ["a=1 b=2"]
     worse = {"m": {"s": {"any": ["a=9", "b=2"]}}}  # cheaper, and 1 worse than the start with b = 2
-    assert search(worse, "m", "x4", lambda o: costing(o) | {"kid_r": 5.0 * ("b=2" in o)}, rule=Rule(keep=0.5))[0] == []
+
+    def dearer(overrides):
+        return costing(overrides) | means({"kid_r": 4 * [5.0 * ("b=2" in overrides)]})
+
+    assert search(worse, "m", "x4", dearer, rule=Rule(keep=0.5))[0] == []
+
+
+def test_only_what_is_significantly_better_replaces_the_configured_settings():
+    """Against a paired t-test: the lowest mean, from one lucky prompt, is passed over for a smaller, certain gain."""
+    rng = np.random.default_rng(3)
+    prompts = rng.normal(size=12)
+    gains = {
+        "lucky=1": 8.0 * (np.arange(12) == 4),
+        "sure=1": 0.3 + 0.1 * rng.normal(size=12),
+        "worse=1": np.full(12, -1),
+    }
+
+    def score(overrides):
+        gain = sum((gains[each] for each in overrides), np.zeros(12))
+        return means({"kid_r": (prompts - gain).tolist(), "pkid_r": (2 + 0 * gain).tolist()})
+
+    space = {"m": {"s": {"any": list(gains)}}}
+    best, rows = search(space, "m", "x4", score, rule=Rule(level=0.05))
+    assert best == ["sure=1"]
+    for row in rows[1:]:
+        gain = gains[row["candidate"]]
+        assert row["change"] == pytest.approx(-gain.mean())
+        assert row["change_se"] == pytest.approx(gain.std(ddof=1) / 12**0.5, abs=1e-12)
+    assert (
+        ttest_rel(prompts, prompts - gains["sure=1"]).pvalue
+        < 0.05 / 3
+        < ttest_rel(prompts, prompts - gains["lucky=1"]).pvalue
+    )
+    assert search(space, "m", "x4", score)[0] == ["lucky=1"]
+    assert search({"m": {"s": {"any": ["worse=1", "lucky=1"]}}}, "m", "x4", score, rule=Rule(level=0.05))[0] == []
 
 
 def test_no_method_gets_more_than_the_budget():
@@ -108,7 +155,7 @@ def test_the_command_samples_other_prompts_and_seeds_than_tables(pipe_folder, tm
     (tmp_path / "space.yaml").write_text(json.dumps({"multidiffusion": {"s": {"any": ["multidiffusion.stride=4"]}}}))
     tiny = [line for line in tiny_overrides(pipe_folder, tmp_path) if not line.startswith("prompts.limit")]
     options = ["--space", str(tmp_path / "space.yaml"), "--resolutions", "x4", "--out", str(tmp_path / "found.csv")]
-    main([*options, "--limit", "3", *tiny, "metrics.crops=32:1"])
+    main([*options, "--limit", "3", "--level", "1", *tiny, "metrics.crops=32:1"])
     table = pd.read_csv(tmp_path / "found.csv", keep_default_na=False)
     assert list(table["candidate"]) == ["", "multidiffusion.stride=4"]
     assert table["kid_r"].nunique() == 2
