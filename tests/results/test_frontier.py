@@ -127,7 +127,7 @@ def test_the_chart_fades_what_is_not_on_the_frontier(made):
 
 def test_each_size_has_a_section_and_a_chart(made):
     table, runs = made
-    both = pd.concat([table, table.assign(resolution="x4", size="256x256")])
+    both = pd.concat([table, table.assign(resolution="x4", size="256x256")], ignore_index=True)
     assert set(charts_of(both, {"frontier": ["kid_r"]})) == {"frontier_x4", "frontier_x16", "cost", "repetition"}
     page = frontier_page(both, runs, ["kid_r"])
     assert "## x4 (256x256)" in page

@@ -13,7 +13,7 @@ import wandb
 from wandb.sdk.launch.sweeps import utils as sweeps
 from wandb.util import get_core_path
 
-from experiments import report, reproduce
+from experiments import report, reproduce, table
 from experiments.results.tracking import Tracker, tracked
 from experiments.scoring.runs import complete_run, score_run
 from experiments.setup.compose import compose_config
@@ -195,7 +195,7 @@ def test_an_experiment_groups_its_runs_and_adds_its_table_and_its_report(again):
     text = json.dumps(logged(direct_run(again)))
     for name in ("report.html", "table1.csv", "table1.tex", "manifest.jsonl"):
         assert name in text
-    reproduce.main(options)
+    table.main(options)
     report.main(again)
     assert len(offline_runs(direct_run(again))) == before
 
