@@ -41,7 +41,7 @@ def test_your_own_pipeline(light_folder, save_pipeline, own_convolutions, tmp_pa
         assert scalecrafter.active(namespace["pipe"]) is None
     assert [(len(images), images[0].size) for images in drawn] == [
         (1, (128, 128)),
-        (1, (256, 128)),
+        (1, (128, 128)),
         (FRAMES, (64, 64)),
     ]
 
