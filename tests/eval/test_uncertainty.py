@@ -159,7 +159,7 @@ def test_kid_of_subsets_is_close_to_that_of_all_pairs_and_knows_its_error(capped
     """Its distance from all pairs is small beside the standard error, which is the spread over new samples."""
     y = features(500, 8, seed=10**6)
     whole, subsets = [], []
-    for i in range(25):
+    for i in range(16):
         x = features(450, 8, seed=i, shift=shift)
         whole.append(features_to_kid(x, y))
         subsets.append(estimate_kid(x, y))
