@@ -136,7 +136,10 @@ def capped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_kid_of_many_rows_is_the_mean_over_subsets_with_and_without_each_group(capped, paired: bool) -> None:
+def test_kid_of_many_rows_is_the_mean_over_subsets_with_and_without_each_group(
+    capped, monkeypatch: pytest.MonkeyPatch, paired: bool
+) -> None:
+    monkeypatch.setattr(kid, "SUBSETS", 10)
     x, y = features(450, 8, seed=1), features(450, 8, seed=2, shift=0.1)
     groups = prompt_groups(450)
     singles, without = [], []
