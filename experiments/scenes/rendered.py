@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from experiments.scenes.renderer.scene import Scene, render, sample_scenes
 
 RENDERER = Path(__file__).parent / "renderer"
-FEW_PIXELS = 2**19  # are rendered in less time than processes take to start
+FEW_PIXELS = 2**18  # are rendered as fast as two processes start and render them
 
 
 @cache
