@@ -13,7 +13,6 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from experiments import run as command
 from experiments.setup.compose import compose_config
 from experiments.setup.launch import JobsFailed, Outcome, launch, read_outcome, report_failures
 from experiments.setup.runs import build_run
@@ -101,11 +100,9 @@ def test_a_failed_single_run_is_one_line_and_exit_code_two(tiny, pipe_folder, tm
     assert "Traceback" not in done.stderr
 
 
-def test_information_is_hydras(capsys, monkeypatch):
+def test_information_is_hydras(tmp_path):
     """--help names groups and examples, --cfg job what will act, an experiment's settings included."""
-    monkeypatch.setattr(sys, "argv", ["test"])
-    command.main(["--help"])
-    shown = capsys.readouterr().out
+    shown = run("--help").stdout
     for text in (
         "attention_scaling,",
         "scalecrafter/freeu:",
@@ -113,8 +110,7 @@ def test_information_is_hydras(capsys, monkeypatch):
         "experiment=ablate_tau",
     ):
         assert text in shown
-    command.main(["--cfg", "job", "experiment=ablate_dilation"])
-    config = yaml.safe_load(capsys.readouterr().out)
+    config = yaml.safe_load(run("--cfg", "job", "experiment=ablate_dilation").stdout)
     assert config["scalecrafter"]["dispersed_tau"] == 0
     assert config["prompts"]["limit"] == "${experiment.prompts.${resolution.name}}"
 
