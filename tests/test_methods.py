@@ -59,11 +59,11 @@ def build(name):
 
 
 @cache
-def plain(pipeline_class, seeds, size=(64, 64), eta=0.0):
+def plain(pipeline_class, seeds, size=(64, 64), **options):
     """Direct inference on the tiny pipeline of this class."""
     with TemporaryDirectory() as folder:
         pipe = PIPELINES["sdxl" if "XL" in pipeline_class.__name__ else "sd"](Path(folder))
-    return generate(Direct(), pipe, seeds, size, eta=eta)
+    return generate(Direct(), pipe, seeds, size, **options)
 
 
 def test_every_method_has_a_row():
@@ -75,9 +75,9 @@ def test_an_image_depends_on_its_seed_only_and_the_pipeline_is_restored(pipe, na
     """It has the requested size, and depends neither on the batch nor on the global generator, also with noise in
     every step (eta above 0).
 
-    Batches of one size give identical images, which is tested on one architecture. Another batch size changes the
-    order of float32 sums: measured over 8 seeds, 2 pipelines and batches of 1 to 8, at most 0.015% of the values
-    change, by one level. The pipeline is afterwards what it was.
+    Batches of one size give identical images, which is tested on one architecture, on the other a batch of one. That
+    changes the order of float32 sums: measured over 8 seeds, 2 pipelines and batches of 1 to 8, at most 0.015% of the
+    values change, by one level. The pipeline is afterwards what it was.
     """
     method, size, before = build(name), (64, 96), state(pipe)
     together = generate(method, pipe, [11, 12], size, eta=0.5)
@@ -86,11 +86,12 @@ def test_an_image_depends_on_its_seed_only_and_the_pipeline_is_restored(pipe, na
     assert not np.array_equal(together[0], together[1])
     assert np.array_equal(together, plain(type(pipe), (11, 12), size, eta=0.5)) == (name == "direct")
     torch.manual_seed(99)
-    alone = generate(method, pipe, [12], size, eta=0.5)
-    difference = np.abs(alone[0].astype(int) - together[1])
-    assert difference.max() <= 1
-    assert np.count_nonzero(difference) <= 0.001 * difference.size
-    if not isinstance(pipe, StableDiffusionXLPipeline):
+    if isinstance(pipe, StableDiffusionXLPipeline):
+        alone = generate(method, pipe, [12], size, eta=0.5)
+        difference = np.abs(alone[0].astype(int) - together[1])
+        assert difference.max() <= 1
+        assert np.count_nonzero(difference) <= 0.001 * difference.size
+    else:
         in_another_batch = generate(method, pipe, [12, 20], size, eta=0.5)
         assert np.array_equal(in_another_batch[0], together[1])
     assert_restored(pipe, before)
@@ -108,7 +109,7 @@ def assert_restored(pipe, before):
     assert all(torch.equal(tensor, weights[key]) for key, tensor in found.items())
     assert not hasattr(pipe, "_progress_bar_config")
     pipe.set_progress_bar_config(desc="mine")
-    assert np.array_equal(generate(Direct(), pipe, [11]), plain(type(pipe), (11,)))
+    assert np.array_equal(generate(Direct(), pipe, [11], steps=1), plain(type(pipe), (11,), steps=1))
     assert pipe._progress_bar_config == {"desc": "mine"}
 
 

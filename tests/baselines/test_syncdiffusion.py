@@ -23,7 +23,7 @@ def squared(images, others):
 
 
 METHOD = SyncDiffusion(stride=4, distance=squared)
-W, STEPS = 4.0, 4
+W, STEPS = 4.0, 3
 
 
 def slow_syncdiffusion(pipe, prompt, seed, size, method):
