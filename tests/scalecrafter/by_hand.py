@@ -1,10 +1,10 @@
-"""The method by hand: a copy of a U-Net, whose layers are changed one by one and put back for each call."""
+"""The method by hand: layers of a U-Net are changed one by one for a call with all arguments, and put back."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,14 +55,17 @@ def layers_at(settings: Settings, step: int, base: bool) -> Layers:
 
 
 class Changing:
-    """A copy of a U-Net that is called with all arguments, each time with layers that are changed for this call alone.
+    """A U-Net that is called with all arguments, each time with layers that are changed for this call alone.
 
-    LoRA of convolutions is merged first; weights that stay as they are belong to both.
+    With FreeU or LoRA of convolutions, which is merged first, it is a copy. ``plain`` calls the U-Net itself.
     """
 
-    def __init__(self, unet: nn.Module, settings: Settings) -> None:
+    def __init__(self, unet: nn.Module, settings: Settings, plain: Callable[..., Any]) -> None:
         names = {*settings.dilation, *settings.noise_damped_dilation}
         merged = any(hasattr(unet.get_submodule(name), "base_layer") for name in names)
+        self.unet, self.call = unet, plain
+        if not merged and settings.freeu is None:
+            return
         copied: Any = copy.deepcopy(unet, {} if merged else {id(weight): weight for weight in unet.parameters()})
         vars(copied).pop("forward", None)
         copied.set_attn_processor(unet.attn_processors)  # some pipelines read what these have seen
@@ -72,7 +75,7 @@ class Changing:
         if settings.freeu is not None:
             f = settings.freeu
             copied.enable_freeu(s1=f.s1, s2=f.s2, b1=f.b1, b2=f.b2)
-        self.unet = copied
+        self.unet, self.call = copied, copied
 
     @contextmanager
     def changed(self, layers: Layers) -> Iterator[None]:
@@ -84,14 +87,16 @@ class Changing:
                 self.unet.set_submodule(name, ByHand(before[name], factor, dispersed))
             else:
                 before[name].dilation = before[name].padding = (int(pair[0]), int(pair[1]))
-        yield
-        for name, conv in before.items():
-            self.unet.set_submodule(name, conv)
-            conv.dilation = conv.padding = (1, 1)
+        try:
+            yield
+        finally:
+            for name, conv in before.items():
+                self.unet.set_submodule(name, conv)
+                conv.dilation = conv.padding = (1, 1)
 
     def __call__(self, layers: Layers, *args: Any, **kwargs: Any) -> Any:
         with self.changed(layers):
-            return self.unet(*args, **kwargs)
+            return self.call(*args, **kwargs)
 
 
 SIGNAL = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
@@ -108,16 +113,16 @@ def step_by_noise(scheduler: Any, timestep: Any) -> int:
 
 @contextmanager
 def by_hand(pipe: Any, settings: Settings, *, guided: bool = True) -> Iterator[set[Layers]]:
-    """While open, each call of the pipeline's U-Net is one of a copy that is changed by hand. Where guidance is damped
+    """While open, each call of the pipeline's U-Net is one with layers that are changed by hand. Where guidance is damped
     it is two, and their predictions are combined by the paper's formula. Yields the layers that were changed together.
     """
-    unet, copies, called = pipe.unet, list[Changing](), set[Layers]()
+    unet, plain, made, called = pipe.unet, pipe.unet.forward, list[Changing](), set[Layers]()
 
     def run(layers: Layers, args: Any, kwargs: Any) -> Any:
-        if not copies:
-            copies.append(Changing(unet, settings))
+        if not made:
+            made.append(Changing(unet, settings, plain))
         called.add(layers)
-        return copies[0](layers, *args, **{k: list(v) if isinstance(v, list) else v for k, v in kwargs.items()})
+        return made[0](layers, *args, **{k: list(v) if isinstance(v, list) else v for k, v in kwargs.items()})
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]

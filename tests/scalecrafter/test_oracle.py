@@ -1,4 +1,4 @@
-"""The whole enabled U-Net against a copy whose layers are changed by hand, for every shipped setting and step."""
+"""The whole enabled U-Net against one whose layers are changed by hand, for every shipped setting and step."""
 
 from functools import cache
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ def around_changes(settings: Settings) -> list[int]:
 def test_every_shipped_setting(name, every):
     """Around each change of the layers, or in every step; base pass included."""
     settings, pipe = Settings.load(name), pipeline(name.split("_")[0])
-    changing = Changing(pipe.unet, settings)
+    changing = Changing(pipe.unet, settings, pipe.unet)
     steps, expected = range(STEPS) if every else around_changes(settings), []
     for step in steps:
         inputs = unet_inputs(pipe) | {"timestep": 981 - 20 * step}
