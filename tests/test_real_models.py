@@ -55,7 +55,7 @@ def job(laion, inception_file, tmp_path):
         "experiment=paper",
         "sampler.steps=2",
         "model.steps=2",
-        "prompts.limit=2",
+        "prompts.limit=3",
         f"prompts.path={laion / 'laion.jsonl'}",
         f"metrics.reference={laion}",
         "metrics.reference_minimum=2",
@@ -86,7 +86,7 @@ def test_the_whole_job(save_pipeline, job, tmp_path, monkeypatch, family, method
         assert run.sampler.guidance_scale == (5.0 if family == "sdxl" else 7.5)
         assert {prompt.text for prompt in run.prompts} <= set(CAPTIONS)
         metrics = json.loads((run.folder / "metrics.json").read_text())
-        assert metrics["n"] == 2
+        assert metrics["n"] == 3
         assert all(np.isfinite(metrics[key]) for key in ("fid_r", "kid_r", "fid_b", "kid_b"))
         assert ("pfid_r" in metrics) is (crops != "null")
         assert metrics["protocol"]["extractor"] == "inception"

@@ -113,8 +113,8 @@ def step_by_noise(scheduler: Any, timestep: Any) -> int:
 
 @contextmanager
 def by_hand(pipe: Any, settings: Settings, *, guided: bool = True) -> Iterator[set[Layers]]:
-    """While open, each call of the pipeline's U-Net is one with layers that are changed by hand. Where guidance is damped
-    it is two, and their predictions are combined by the paper's formula. Yields the layers that were changed together.
+    """While open, each call of the pipeline's U-Net is one with layers changed by hand. Where guidance is damped it is
+    two, and their predictions are combined by the paper's formula. Yields the layers that were changed together.
     """
     unet, plain, made, called = pipe.unet, pipe.unet.forward, list[Changing](), set[Layers]()
 

@@ -74,7 +74,7 @@ def test_tiles_have_no_seam_and_no_shift_in_tone(scenes_vae, latents):
     assert levels(blended - whole) > 20
 
 
-@pytest.mark.parametrize("tile_size", [20, 9])
+@pytest.mark.parametrize("tile_size", [pytest.param(20, marks=pytest.mark.slow), 9])
 def test_stable_diffusions_decoder_gives_the_same_with_little_more_work(contrasts, tile_size):
     """Neither tile size divides the latent."""
     vae = narrow_vae()

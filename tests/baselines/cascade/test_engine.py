@@ -116,8 +116,8 @@ def test_latent_sdedit_is_diffusers_img2img_of_enlarged_latents(named, scheduler
     ).images
     start = functional.interpolate(base, (16, 24), mode="bicubic", align_corners=False)
     # The autoencoder's factor is applied by img2img to images, not to latents.
-    expected = img2img(name, pipe, start, request, 0.7, generators)
-    found = SDEdit().sample(pipe, request)
+    expected = img2img(name, pipe, start, request, 0.6, generators)
+    found = SDEdit(skip=0.4).sample(pipe, request)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 

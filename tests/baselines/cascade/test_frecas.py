@@ -161,7 +161,8 @@ def test_latents_equal_the_explicit_loop(pipe, options, side, sizes, ends, calls
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_every_option_changes_the_image(pipe):
+def test_every_option_changes_the_image(tmp_path):
+    pipe = tiny_pipeline(tmp_path)
     base = generate(METHOD, pipe, [1], steps=5)
     changes = [{"gamma": 1.0}, {"guidance_ratio": 1.0}, {"map_weight": 0.0}, {"ends": [300, 0]}]
     for change in [*changes, {"calls_of_50": [20, 30]}, {"count": 3}]:

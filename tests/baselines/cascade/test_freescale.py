@@ -188,7 +188,8 @@ def test_latents_equal_the_explicit_loop(pipe, options):
     torch.testing.assert_close(found, slow_freescale(pipe, 5, **options), atol=1e-4, rtol=1e-4)
 
 
-def test_every_option_changes_the_image(pipe):
+def test_every_option_changes_the_image(tmp_path):
+    pipe = tiny_pipeline(tmp_path)
     base = generate(METHOD, pipe, [1], steps=3)
     changes = [{"skip": 0.6}, {"blend": 1.0}, {"blend": None}, {"dilate": False}, {"dilate_until": 20}]
     changes += [{"fuse": False}, {"strided": True}, {"channels": True}, {"freeu": True}, {"space": "latent"}]

@@ -51,8 +51,9 @@ def test_schedulers_with_a_history_step_the_whole_latent(pipe, monkeypatch):
     monkeypatch.setattr(slow, "STEPS", 3)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction")
     sizes = [(8, 8), (16, 16)]
-    found = latents_of(DemoFusion(), pipe, request_for(sizes), monkeypatch)
-    torch.testing.assert_close(found, slow_method(pipe, "a b", 3, sizes, stepped=False), atol=1e-4, rtol=1e-4)
+    request, expected = request_for(sizes), slow_method(pipe, "a b", 3, sizes, stepped=False)
+    found = latents_of(DemoFusion(), pipe, request, monkeypatch)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 # Latent pixels and steps -> pairs at the training size, each crop or view of a pair counted as one.
