@@ -23,7 +23,7 @@ METHODS = {
     "direct": [],
     "attention_scaling": [],
     "multidiffusion": ["multidiffusion.stride=4"],
-    "syncdiffusion": ["multidiffusion.stride=8", "syncdiffusion.weight=500"],
+    "syncdiffusion": ["multidiffusion.stride=8", "syncdiffusion.weight=500", "syncdiffusion.sync_steps=1"],
     "upscale": [],
     "scalecrafter": ["scalecrafter.settings=sdxl_x4"],
     "scalecrafter_cascade": ["scalecrafter.settings=sdxl_x4"],
@@ -40,7 +40,7 @@ METHODS = {
     "frecas": [],
     "freescale": [],
 }
-THREE_STEPS = {"megafusion", "rectifiedhr"}  # one for each size
+THREE_STEPS = {"megafusion", "rectifiedhr", "deep_shrink", "hidiffusion"}  # for all sizes, or an early one
 # Needs an upscaler as well: tests/baselines/test_upscale.py.
 ELSEWHERE = {"upscale_sd", "real", "real_blur", "real_enlarge", "real_grid"}
 

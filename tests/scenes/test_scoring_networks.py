@@ -23,7 +23,7 @@ from experiments.scenes.training.data import counting_scenes, spots, with_copies
 UNSEEN = 90211  # a seed of `sample_scenes` that nothing else uses
 SCENES = sample_scenes(144, UNSEEN)  # fewer are the first of these
 CROPS = Crops(64, 4)
-IMAGES = 16
+IMAGES = 12
 BETWEEN = pytest.param((256, 256), marks=pytest.mark.slow)
 
 
@@ -146,7 +146,7 @@ def test_counter_counts_copies(side):
 
 def test_counter_counts_crowds():
     """Rows, stacks and heaps, where objects hide parts of each other: without a large bias, and in the right order."""
-    scenes = [replace(scene, crowded=True) for scene in counting_scenes(48, UNSEEN) if scene.copies > 1]
+    scenes = [replace(scene, crowded=True) for scene in counting_scenes(36, UNSEEN) if scene.copies > 1]
     truth = np.array([scene.copies for scene in scenes])
     found = SceneCounter()(render_all(scenes, 256, 256))
     assert abs((found - truth).sum() / truth.sum()) < 0.25

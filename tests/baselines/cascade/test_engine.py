@@ -61,8 +61,13 @@ def test_the_autoencoder_is_in_float32_where_the_stock_pipeline_has_it_so(named)
     assert pipe.vae.dtype == torch.float16
 
 
-@pytest.mark.parametrize("scheduler", [*SCHEDULERS[1:], "PNDM", "LMSDiscrete", "KDPM2Discrete", "DDPM"])
-def test_one_stage_is_the_stock_pipeline_with_every_other_scheduler(pipe, scheduler):
+# By default those that no test below samples with.
+OTHERS = ["PNDM", "LMSDiscrete", "KDPM2Discrete", "DDPM"]
+OTHERS += [pytest.param(name, marks=pytest.mark.slow) for name in SCHEDULERS]
+
+
+@pytest.mark.parametrize("scheduler", OTHERS)
+def test_one_stage_is_the_stock_pipeline_with_every_scheduler(pipe, scheduler):
     changes = {"skip_prk_steps": True} if scheduler == "PNDM" else {}
     pipe.scheduler = getattr(diffusers, f"{scheduler}Scheduler").from_config(pipe.scheduler.config, **changes)
     images = [generate(method, pipe, [1], (32, 32), steps=4) for method in (Direct(), SDEdit())]
