@@ -40,7 +40,12 @@ def stock(pipe, size=(64, 64), **options):
     return np.rint(images * 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", METHODS)
+# They encode prompts, combine predictions or sample in a way of their own; the others inherit it from these.
+BY_DEFAULT = {"direct", "upscale", "fouriscale", "multidiffusion", "syncdiffusion", "sdedit", "frecas"}
+BY_DEFAULT |= {"demofusion", "accdiffusion"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(m, marks=() if m in BY_DEFAULT else pytest.mark.slow) for m in METHODS])
 def test_a_recipe_acts_in_every_method(pipe, name):
     recipes = (replace(s, steps=3 if name in THREE_STEPS else 2) for s in (PLAIN, RECIPES["negative prompt"]))
     plain, negative = (sample(build(name), pipe, recipe) for recipe in recipes)

@@ -38,16 +38,20 @@ def rendered(count: int, height: int, width: int | None = None) -> np.ndarray:
     return np.stack([rendered_scene(index, height, width or height) for index in range(count)])
 
 
+def crops_of(images, crops: Crops = CROPS) -> np.ndarray:
+    return np.concatenate([crops.crops(image, str(i), i) for i, image in enumerate(images)])
+
+
 @cache
-def damaged(kind: str, step: int, size: int) -> list[np.ndarray]:
+def damaged(kind: str, step: int) -> list[np.ndarray]:
     """`IMAGES` damaged renders; not to be changed."""
-    return [corrupt(image, kind, step, str(i)) for i, image in enumerate(rendered(IMAGES, size))]
+    return [corrupt(image, kind, step, str(i)) for i, image in enumerate(rendered(IMAGES, 256))]
 
 
 @cache
-def damaged_crops(kind: str, step: int, size: int = 256) -> np.ndarray:
+def damaged_crops(kind: str, step: int) -> np.ndarray:
     """(4 IMAGES, 64, 64, 3) crops of damaged renders; not to be changed."""
-    return np.concatenate([CROPS.crops(image, str(i), i) for i, image in enumerate(damaged(kind, step, size))])
+    return crops_of(damaged(kind, step))
 
 
 @cache
@@ -104,8 +108,8 @@ def test_detail_sees_each_damage(kind):
 
 
 def test_detail_finds_nothing_in_untouched_crops():
-    for size in (128, 256, 512):
-        kinds, strengths = DetailFeatures().damage(damaged_crops("blur", 0, size=size))
+    for size, count in ((128, 24), (256, 24), (512, IMAGES)):
+        kinds, strengths = DetailFeatures().damage(crops_of(rendered(count, size)))
         assert kinds.count("none") / len(kinds) > 0.6
         assert np.median(strengths) < 0.25  # 0.25 is step 1
 
@@ -120,8 +124,7 @@ def test_detail_hardly_sees_composition():
     """Images with four objects differ less from real ones than slightly damaged ones do."""
     extractor, reference = DetailFeatures(), untouched_features()
     repeated = [render(with_copies(scene, 4), 256, 256) for scene in SCENES[:IMAGES]]
-    crops = np.concatenate([CROPS.crops(image, str(i), i) for i, image in enumerate(repeated)])
-    fid = features_to_fid(extractor(crops), reference)
+    fid = features_to_fid(extractor(crops_of(repeated)), reference)
     for kind in ("blur", "dilation grid"):
         assert fid < features_to_fid(extractor(damaged_crops(kind, 2)), reference)
 
@@ -222,8 +225,7 @@ def test_distance_grows_with_blur():
 def test_detail_takes_crops_of_other_sizes(side):
     """It sees damage in smaller and larger crops than it was trained with."""
     for kind in ("noise", "dilation grid"):
-        images = damaged(kind, 3, 256)
-        crops = np.concatenate([Crops(side, 2).crops(image, str(i), i) for i, image in enumerate(images)])
+        crops = crops_of(damaged(kind, 3), Crops(side, 2))
         assert DetailFeatures().damage(crops)[0].count(kind) / len(crops) > 0.6
 
 

@@ -54,7 +54,7 @@ def with_every_scheduler():
 @pytest.mark.parametrize(("method", "scheduler"), with_every_scheduler(), indirect=["method"])
 def test_calls_are_those_counted_with_every_scheduler(pipe, method, scheduler):
     pipe.scheduler = SCHEDULERS[scheduler](pipe.scheduler.config)
-    check_calls(pipe, method, Request(["a"], [1], 64, 80, Sampler(4)))
+    check_calls(pipe, method, Request(["a"], [1], 64, 80, Sampler(3)))
 
 
 def test_calls_are_those_counted_with_every_shape(pipe, method):
