@@ -78,19 +78,11 @@ class Estimate:
         Raises:
             ValueError: the prompts or their groups differ.
         """
-        difference = self.plus(other, times=-1)
-        return difference.value, difference.se
-
-    def plus(self, other: Estimate, *, times: float = 1) -> Estimate:
-        """The sum with ``times`` another score of the same prompts.
-
-        Raises:
-            ValueError: the prompts or their groups differ.
-        """
         if (self.key, self.group_sizes) != (other.key, other.group_sizes):
             raise ValueError("a paired difference needs scores of the same prompts in the same order: these differ")
-        without = tuple(a + times * b for a, b in zip(self.without, other.without, strict=True))
-        return Estimate(self.value + times * other.value, without, self.group_sizes, self.key)
+        value = self.value - other.value
+        without = [a - b for a, b in zip(self.without, other.without, strict=True)]
+        return value, jackknife_se(value, without, self.group_sizes)
 
 
 def jackknife_se(score: float, without_group: Sequence[float], group_sizes: Sequence[int]) -> float:

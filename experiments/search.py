@@ -108,6 +108,14 @@ class Rule:
         return (objective.value,)
 
 
+def objective_of(scores: Mapping[str, Any]) -> Estimate:
+    """The sum of `OBJECTIVE`, whose jackknives leave out the same prompts: of whole images, and of crops of them."""
+    parts = [as_estimate(scores, name) for name in OBJECTIVE]
+    without = tuple(map(sum, zip(*(part.without for part in parts), strict=True)))
+    key = " ".join(part.key for part in parts)
+    return Estimate(sum(part.value for part in parts), without, parts[0].group_sizes, key)
+
+
 def search(
     space: Space, method: str, resolution: str, score: Scorer, budget: int = BUDGET, rule: Rule | None = None
 ) -> tuple[list[str], list[dict[str, Any]]]:
@@ -136,9 +144,7 @@ def search(
         for candidate in candidates:
             overrides = [*start, *shlex.split(candidate)]
             scores = score(overrides)
-            objective = as_estimate(scores, OBJECTIVE[0])
-            for name in OBJECTIVE[1:]:
-                objective = objective.plus(as_estimate(scores, name))
+            objective = objective_of(scores)
             first = first or objective
             change, change_se = objective.minus(first)
             row: dict[str, Any] = {

@@ -119,7 +119,7 @@ class Handle:
         may_overflow = sample.dtype == torch.float16 or torch.is_autocast_enabled("cuda")
         t, *last = host_values(*([timestep, caller.last] if may_overflow and caller.last is not None else [timestep]))
         step = step_of_call(caller.pipe.scheduler, t)
-        freeu = self._layers.reach(settings)
+        freeu = self._layers.reach(settings) if settings.acts_at(step) else {}
         state, base = state_at(settings, step, freeu), None
         unconditional: Arguments = ((), {})
         if step < settings.noise_damped_tau and self._is_guided(caller, len(sample)):

@@ -106,6 +106,10 @@ class Settings:
         dispersed = self.dispersed if step < self.dispersed_tau else ()
         return factors, tuple(name for name in dispersed if name in factors)
 
+    def acts_at(self, step: int) -> bool:
+        """Whether any part of the method can change the prediction at a reference step."""
+        return self.freeu is not None or step < max(self.tau, self.noise_damped_tau)
+
     def effective(self) -> Settings:
         """The same settings without the parts that change no image, so that equivalent settings compare equal.
 

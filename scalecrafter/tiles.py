@@ -63,7 +63,9 @@ class Statistics:
     def add(self, maps: Tensor) -> None:
         """Add the (N, C, h, w) feature maps of one tile."""
         single = maps.to(torch.promote_types(maps.dtype, torch.float32))
-        variance, mean = (each.cpu().double() for each in torch.var_mean(single, (-2, -1), correction=0))
+        mean = single.mean((-2, -1), keepdim=True)
+        variance = (single - mean).square_().mean((-2, -1)).cpu().double()  # on a CPU ten times as fast as var_mean
+        mean = mean[..., 0, 0].cpu().double()
         size = maps.shape[-2] * maps.shape[-1]
         self.count += size
         self.total = self.total + size * mean

@@ -1,4 +1,5 @@
-"""`python -m experiments.cost.solver`: seconds for a Fréchet distance from statistics, ours and the libraries'.
+"""`python -m experiments.cost.solver`: seconds for a Fréchet distance from statistics, ours and the libraries', and
+for KID of features with its standard error over prompts.
 
 All are timed in one process; each time is the fastest of several repeats.
 """
@@ -10,14 +11,18 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from eval.fid import features_to_stats, stats_to_fid
 from eval.files import write_atomically
+from eval.uncertainty import estimate_kid
 from experiments.setup.command_line import command
 from experiments.setup.identity import environment
+
+T = TypeVar("T")
 
 
 def solvers(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[], float]]:
@@ -34,7 +39,7 @@ def solvers(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[], float]]:
     }
 
 
-def timed(function: Callable[[], float]) -> tuple[float, float]:
+def timed(function: Callable[[], T]) -> tuple[T, float]:
     """(value, seconds)."""
     started = time.perf_counter()
     value = function()
@@ -66,8 +71,10 @@ def main(argv: Sequence[str]) -> None:
         }
         for name in found
     }
+    kid, seconds = timed(lambda: estimate_kid(x, y))
+    of_kid = {"kid": kid.value, "standard error": kid.se, "seconds": seconds}
     about = {"images": arguments.images, "dim": arguments.dim, "threads": torch.get_num_threads(), **environment()}
-    text = json.dumps({"environment": about, "solvers": report}, indent=2)
+    text = json.dumps({"environment": about, "solvers": report, "kid": of_kid}, indent=2)
     write_atomically(arguments.results / "benchmark_solver.json", f"{text}\n".encode())
     print(text)
 

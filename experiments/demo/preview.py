@@ -147,8 +147,8 @@ def fill(entries: Sequence[Entry], prompt: Prompt, pace: Pace, started: float, b
             pending.remove(entry)
             bar.update(entry.work)
     for entry in pending:
-        needed = f"{entry.resolution}: {entry.evaluations:.0f} evals, about {math.ceil(pace.seconds(entry))} s"
-        entry.cell = Cell(None, f"{needed}: not within {budget:g} s")
+        needed = f"{entry.evaluations:.0f} evals, about {math.ceil(pace.seconds(entry))} s"
+        entry.cell = Cell(None, f"{entry.resolution}: not sampled, {needed}")
 
 
 def picture_blocks(entries: Sequence[Entry], base: Cell) -> list[Block]:
@@ -173,7 +173,7 @@ def caption(run: Run, prompt: Prompt, budget: float) -> list[str]:
         f'"{prompt.text}" (seed {run.seed}), by the model {run.model.name}, trained at {height}x{width}; {recipe}.',
         "All images are shown at one size; x4, x16: times the training area; evals: calls of the U-Net, in guidance "
         "pairs at the training size.",
-        f"Seconds of one image on {device} in {run.model.dtype}; grey: not within {budget:g} s.",
+        f"Seconds of one image on {device} in {run.model.dtype}; grey: left out, to take {budget:g} s for all others.",
     ]
 
 

@@ -69,12 +69,7 @@ def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     columns = int((3 if max(map(len, handles)) < 20 else 2) * max(1.0, figure.get_figwidth() / COLUMN))
-    legend = figure.legend(
-        handles.values(), handles.keys(), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns
-    )
-    for entry in legend.legend_handles:
-        if entry is not None:
-            entry.set_alpha(1.0)  # a method that is faded in a panel has its full colour here
+    figure.legend(handles.values(), handles.keys(), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns)
 
 
 def methods_of(table: pd.DataFrame) -> pd.DataFrame:

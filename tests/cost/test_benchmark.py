@@ -118,4 +118,5 @@ def test_solvers_agree_and_are_reported(tmp_path, capsys):
     distances = [found["distance"] for found in report["solvers"].values()]
     assert len(distances) == 3
     assert distances == pytest.approx([distances[0]] * 3, rel=1e-6)
-    assert all(found["seconds"] > 0 for found in report["solvers"].values())
+    assert all(found["seconds"] > 0 for found in [*report["solvers"].values(), report["kid"]])
+    assert report["kid"]["standard error"] > 0

@@ -81,7 +81,7 @@ def test_what_exceeds_the_budget_is_left_out_with_its_reason(tiny, tmp_path, sho
         "scalecrafter": [True, False],
         "upscale": [True, True],  # 25 s
     }
-    assert texts["direct"][1] == "x16: 32 evals, about 400 s: not within 250 s"
+    assert texts["direct"][1] == "x16: not sampled, 32 evals, about 400 s"
 
 
 def test_cheapest_first_after_direct_and_scalecrafter_and_smaller_sizes_first(tiny):

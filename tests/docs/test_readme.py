@@ -41,7 +41,7 @@ def test_your_own_pipeline(save_pipeline, own_convolutions, tmp_path, monkeypatc
         assert scalecrafter.active(namespace["pipe"]) is None
     assert [(len(images), images[0].size) for images in drawn] == [
         (1, (128, 128)),
-        (1, (256, 128)),
+        (1, (128, 128)),
         (FRAMES, (64, 64)),
     ]
 

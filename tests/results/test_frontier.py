@@ -11,7 +11,7 @@ from eval.score import as_metrics
 from eval.uncertainty import estimate_mean
 from experiments import table as table_command
 from experiments.results.field import orders
-from experiments.results.field.charts import FADED, charts_of, frontier_chart
+from experiments.results.field.charts import charts_of, frontier_chart
 from experiments.results.field.frontier import Paired, places, read_groups
 from experiments.results.field.page import frontier_page
 from experiments.results.reading import SCORES
@@ -112,16 +112,23 @@ def test_the_page_says_who_is_on_the_frontier(made):
     assert "KID_r minus that of demofusion, the best other: +2.001 [" in page
 
 
-def test_the_chart_fades_what_is_not_on_the_frontier(made):
+def test_the_chart_has_a_row_for_each_method_and_fills_the_frontier(made):
     table, _ = made
-    figure = frontier_chart("x16", table[table["method"] != "real"], ["kid_r", "repetition"])
-    assert len(figure.axes) == 4
-    by_pairs = {c.get_label(): c.lines[0] for c in figure.axes[1].containers}
-    assert {name for name, line in by_pairs.items() if line.get_alpha() == 1} == {"upscale", "sdedit", "demofusion"}
-    assert by_pairs["direct"].get_alpha() == FADED
-    assert by_pairs["direct"].get_xydata().tolist() == [[400.0, pytest.approx(6)]]
-    by_seconds = {c.get_label(): c.lines[0].get_alpha() for c in figure.axes[0].containers}
-    assert {name for name, alpha in by_seconds.items() if alpha == 1} == {"demofusion"}
+    rows = table[table["method"] != "real"]
+    seconds, evaluations, kid, repetition = frontier_chart("x16", rows, ["kid_r", "repetition"]).axes
+    names = [label.get_text() for label in seconds.get_yticklabels()]
+    by_name = rows.set_index(rows["method"].str.replace("_", " "))
+    for axes, cost in ((seconds, "seconds_per_image"), (evaluations, "unet_evaluations_per_image")):
+        assert [bar.get_width() for bar in axes.patches] == pytest.approx([by_name[cost][name] for name in names])
+    assert by_name["seconds_per_image"][names].is_monotonic_decreasing  # the cheapest is at the top
+    for axes, score in ((kid, "kid_r"), (repetition, "repetition")):
+        marks = {mark.get_label(): mark.lines[0] for mark in axes.containers}
+        assert [marks[name].get_xydata()[0].tolist() for name in names] == [
+            [pytest.approx(by_name[score][name]), y] for y, name in enumerate(names)
+        ]
+        assert {name for name, mark in marks.items() if mark.get_markerfacecolor() != "white"} == {"demofusion"}
+    bold = {label.get_text() for label in seconds.get_yticklabels() if label.get_fontweight() == "bold"}
+    assert bold == {name for name in names if name.startswith("scalecrafter")}
     assert set(charts_of(table, {"frontier": ["kid_r"]})) == {"frontier_x16", "cost", "repetition"}
 
 

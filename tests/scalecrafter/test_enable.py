@@ -34,6 +34,18 @@ def test_pipeline_is_restored_bit_for_bit(pipe):
     assert torch.equal(predict(pipe), output)
 
 
+def test_outside_the_windows_no_layer_is_looked_for(pipe, monkeypatch):
+    """The last step is timestep 1. Looking for layers that adapters brought meanwhile takes as long as some layers."""
+    looked_for = []
+    with scalecrafter.enable(pipe, height=64, width=64, settings=replace(ACTIVE, tau=30)):
+        monkeypatch.setattr(pipe.unet, "get_submodule", looked_for.append)
+        predict(pipe, timestep=1)
+        assert looked_for == []
+        with pytest.raises(ValueError, match="is not a 3x3 convolution"):  # nothing is found that way
+            predict(pipe, timestep=981)
+        assert looked_for
+
+
 def test_a_pipeline_whose_handle_is_lost_can_be_restored(pipe):
     before = snapshot(pipe)
     assert scalecrafter.active(pipe) is None

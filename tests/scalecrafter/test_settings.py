@@ -20,6 +20,16 @@ def test_shipped_settings_are_the_released_ones():
     assert {name: Settings.load(name).to_dict() for name in available_settings()} == RELEASED
 
 
+def test_the_method_acts_in_the_steps_that_it_changes():
+    for name in available_settings():
+        settings = Settings.load(name)
+        for step in range(50):
+            changed = [settings.at(step, base_pass=base)[0] for base in (False, True)]
+            assert settings.acts_at(step) == any(changed), (name, step)
+    assert Settings(freeu=FreeU(1.2, 1.4, 0.9, 0.2)).acts_at(49)
+    assert not Settings().acts_at(0)
+
+
 def test_shipped_names_exist_in_their_models():
     unets = {"sd15": tiny_unet(), "sd21": tiny_unet(), "sdxl": tiny_sdxl_unet()}
     for name in available_settings():
