@@ -108,7 +108,7 @@ def test_detail_sees_each_damage(kind):
 
 
 def test_detail_finds_nothing_in_untouched_crops():
-    for size, count in ((128, 24), (256, 24), (512, IMAGES)):
+    for size, count in ((128, 24), (256, 24), (512, 16)):
         kinds, strengths = DetailFeatures().damage(crops_of(rendered(count, size)))
         assert kinds.count("none") / len(kinds) > 0.6
         assert np.median(strengths) < 0.25  # 0.25 is step 1
@@ -117,7 +117,7 @@ def test_detail_finds_nothing_in_untouched_crops():
 @pytest.mark.parametrize("kind", ["blur", "enlarged"])
 def test_detail_ranks_strengths(kind):
     means = [DetailFeatures().damage(damaged_crops(kind, step))[1].mean() for step in (0, *STEPS)]
-    assert means == sorted(means)
+    assert means == sorted(set(means))
 
 
 def test_detail_hardly_sees_composition():
