@@ -207,7 +207,7 @@ def generate(
     seeds: Sequence[int] = (1, 2),
     size: tuple[int, int] = (64, 64),
     *,
-    steps: int = 3,
+    steps: int = 2,
     guidance_scale: float = 4.0,
     eta: float = 0.0,
 ) -> NDArray[np.uint8]:

@@ -14,10 +14,10 @@ from baselines.one_pass.fouriscale import FouriScale
 from baselines.patches.demofusion import DemoFusion
 from baselines.sampler import sampled_as
 from scalecrafter.freeu import FreeU
-from tests.test_methods import METHODS, build
+from tests.test_methods import METHODS, THREE_STEPS, build
 from tests.tiny import tiny_pipeline, tiny_sdxl_pipeline
 
-PLAIN = Sampler(steps=3, guidance_scale=4.0)
+PLAIN = Sampler(steps=2, guidance_scale=4.0)
 FREEU = FreeU(1.5, 1.6, 0.5, 0.2)
 RECIPES = {
     "scheduler": replace(PLAIN, scheduler="euler"),
@@ -40,9 +40,15 @@ def stock(pipe, size=(64, 64), **options):
     return np.rint(images * 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", METHODS)
+# They encode prompts, combine predictions or sample in a way of their own; the others inherit it from these.
+BY_DEFAULT = {"direct", "upscale", "fouriscale", "multidiffusion", "syncdiffusion", "sdedit", "frecas"}
+BY_DEFAULT |= {"demofusion", "accdiffusion"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(m, marks=() if m in BY_DEFAULT else pytest.mark.slow) for m in METHODS])
 def test_a_recipe_acts_in_every_method(pipe, name):
-    plain, negative = (sample(build(name), pipe, s) for s in (PLAIN, RECIPES["negative prompt"]))
+    recipes = (replace(s, steps=3 if name in THREE_STEPS else 2) for s in (PLAIN, RECIPES["negative prompt"]))
+    plain, negative = (sample(build(name), pipe, recipe) for recipe in recipes)
     assert not np.array_equal(plain, negative)
 
 
@@ -53,15 +59,15 @@ def test_options_do_what_the_stock_pipeline_does_with_them(make, method, tmp_pat
     pipe, size = make(tmp_path), (64, 64) if method == Direct() else (32, 32)
     pipe.set_progress_bar_config(disable=True)
     for prompt in ("blurry", ""):
-        found = sample(method, pipe, replace(PLAIN, steps=2, negative_prompt=prompt), size)
+        found = sample(method, pipe, replace(PLAIN, negative_prompt=prompt), size)
         assert np.array_equal(found, stock(pipe, size, negative_prompt=prompt))
     other = copy.deepcopy(pipe)
     other.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
-    assert np.array_equal(sample(method, pipe, replace(RECIPES["scheduler"], steps=2), size), stock(other, size))
+    assert np.array_equal(sample(method, pipe, RECIPES["scheduler"], size), stock(other, size))
     pipe.enable_freeu(FREEU.s1, FREEU.s2, FREEU.b1, FREEU.b2)
     expected = stock(pipe, size)
     pipe.disable_freeu()
-    found = sample(method, pipe, replace(RECIPES["FreeU"], steps=2), size)
+    found = sample(method, pipe, RECIPES["FreeU"], size)
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
@@ -83,7 +89,7 @@ def told(pipe, method, sampler, size=(64, 64)):
 
 
 def test_what_sdxl_is_told(tmp_path):
-    pipe, own = tiny_sdxl_pipeline(tmp_path), replace(PLAIN, steps=2)
+    pipe, own = tiny_sdxl_pipeline(tmp_path), PLAIN
     base, stage, target = (replace(own, size_condition=name) for name in ("base", "stage", "target"))
     assert [told(pipe, Direct(), s) for s in (own, base, stage, target)] == [[(64, 64)], [(32, 32)]] + [[(64, 64)]] * 2
     sizes = [told(pipe, SDEdit(size_condition="base"), s, (128, 128)) for s in (own, base, stage, target)]

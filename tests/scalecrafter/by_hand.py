@@ -1,10 +1,10 @@
-"""The method by hand: copies of a U-Net whose layers are changed one by one, each called with all arguments."""
+"""The method by hand: layers of a U-Net are changed one by one for a call with all arguments, and put back."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,29 +54,49 @@ def layers_at(settings: Settings, step: int, base: bool) -> Layers:
     )
 
 
-def changed_copy(unet: nn.Module, settings: Settings, layers: Layers) -> nn.Module:
-    """A copy whose convolutions have torch's own dilation and padding where factors are whole, and are replaced where
-    they are not. LoRA of convolutions is merged first; weights that stay as they are belong to both.
+class Changing:
+    """A U-Net that is called with all arguments, each time with layers that are changed for this call alone.
+
+    With FreeU or LoRA of convolutions, which is merged first, it is a copy. ``plain`` calls the U-Net itself.
     """
-    merged = any(hasattr(unet.get_submodule(name), "base_layer") for name, _, _ in layers)
-    changed: Any = copy.deepcopy(unet, {} if merged else {id(weight): weight for weight in unet.parameters()})
-    vars(changed).pop("forward", None)
-    changed.set_attn_processor(unet.attn_processors)  # some pipelines read what these have seen
-    if merged:
-        changed.fuse_lora()
-        changed.unload_lora()
-    for name, factor, dispersed in layers:
-        owner, _, attribute = name.rpartition(".")
-        conv = changed.get_submodule(name)
-        pair = factor if isinstance(factor, tuple) else (factor, factor)
-        if dispersed or pair != (int(pair[0]), int(pair[1])):
-            setattr(changed.get_submodule(owner), attribute, ByHand(conv, factor, dispersed))
-        else:
-            conv.dilation = conv.padding = (int(pair[0]), int(pair[1]))
-    if settings.freeu is not None:
-        f = settings.freeu
-        changed.enable_freeu(s1=f.s1, s2=f.s2, b1=f.b1, b2=f.b2)
-    return changed
+
+    def __init__(self, unet: nn.Module, settings: Settings, plain: Callable[..., Any]) -> None:
+        names = {*settings.dilation, *settings.noise_damped_dilation}
+        merged = any(hasattr(unet.get_submodule(name), "base_layer") for name in names)
+        self.unet, self.call = unet, plain
+        if not merged and settings.freeu is None:
+            return
+        copied: Any = copy.deepcopy(unet, {} if merged else {id(weight): weight for weight in unet.parameters()})
+        vars(copied).pop("forward", None)
+        copied.set_attn_processor(unet.attn_processors)  # some pipelines read what these have seen
+        if merged:
+            copied.fuse_lora()
+            copied.unload_lora()
+        if settings.freeu is not None:
+            f = settings.freeu
+            copied.enable_freeu(s1=f.s1, s2=f.s2, b1=f.b1, b2=f.b2)
+        self.unet, self.call = copied, copied
+
+    @contextmanager
+    def changed(self, layers: Layers) -> Iterator[None]:
+        """Convolutions have torch's own dilation and padding where factors are whole, and are replaced where not."""
+        before = {name: self.unet.get_submodule(name) for name, _, _ in layers}
+        for name, factor, dispersed in layers:
+            pair = factor if isinstance(factor, tuple) else (factor, factor)
+            if dispersed or pair != (int(pair[0]), int(pair[1])):
+                self.unet.set_submodule(name, ByHand(before[name], factor, dispersed))
+            else:
+                before[name].dilation = before[name].padding = (int(pair[0]), int(pair[1]))
+        try:
+            yield
+        finally:
+            for name, conv in before.items():
+                self.unet.set_submodule(name, conv)
+                conv.dilation = conv.padding = (1, 1)
+
+    def __call__(self, layers: Layers, *args: Any, **kwargs: Any) -> Any:
+        with self.changed(layers):
+            return self.call(*args, **kwargs)
 
 
 SIGNAL = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
@@ -92,17 +112,17 @@ def step_by_noise(scheduler: Any, timestep: Any) -> int:
 
 
 @contextmanager
-def by_hand(pipe: Any, settings: Settings, *, guided: bool = True) -> Iterator[dict[Layers, nn.Module]]:
-    """While open, each call of the pipeline's U-Net is one of a copy that is changed by hand. Where guidance is damped
-    it is two, and their predictions are combined by the paper's formula. Yields the copies that have been called.
+def by_hand(pipe: Any, settings: Settings, *, guided: bool = True) -> Iterator[set[Layers]]:
+    """While open, each call of the pipeline's U-Net is one with layers changed by hand. Where guidance is damped it is
+    two, and their predictions are combined by the paper's formula. Yields the layers that were changed together.
     """
-    copies: dict[Layers, nn.Module] = {}
-    unet = pipe.unet
+    unet, plain, made, called = pipe.unet, pipe.unet.forward, list[Changing](), set[Layers]()
 
     def run(layers: Layers, args: Any, kwargs: Any) -> Any:
-        if layers not in copies:
-            copies[layers] = changed_copy(unet, settings, layers)
-        return copies[layers](*args, **{k: list(v) if isinstance(v, list) else v for k, v in kwargs.items()})
+        if not made:
+            made.append(Changing(unet, settings, plain))
+        called.add(layers)
+        return made[0](layers, *args, **{k: list(v) if isinstance(v, list) else v for k, v in kwargs.items()})
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
@@ -115,4 +135,4 @@ def by_hand(pipe: Any, settings: Settings, *, guided: bool = True) -> Iterator[d
         return (damped,) if isinstance(output, tuple) else type(output)(sample=damped)
 
     with replaced_attribute(unet, "forward", forward):
-        yield copies
+        yield called

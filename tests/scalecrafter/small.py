@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from experiments.scenes.model import build_scheduler
+from tests.copies import copier
 from tests.scalecrafter.videos import FRAMES, MAKERS
 from tests.tiny import tiny_text_config, tiny_tokenizer, tiny_vae
 
@@ -93,6 +95,15 @@ def small_transformer(family: str) -> Any:
 
 def small_pipeline(kind: str, family: str) -> Any:
     """A new pipeline, always with the same weights."""
+    return maker(kind, family)()
+
+
+@cache
+def maker(kind: str, family: str) -> Callable[[], Any]:
+    return copier(built(kind, family))
+
+
+def built(kind: str, family: str) -> Any:
     torch.manual_seed(0)
     if kind in MAKERS:
         with TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ from scalecrafter.redilate import per_axis
 from tests.scalecrafter.test_auto import FAMILIES, both, tables_of
 
 
-def ladder(step=32):
+def ladder(step=64):
     """Growths of one side in steps of ``step`` pixels of 512, up to 8, and just around the sizes of tables."""
     sides = {*range(64, 4097, step), *(round(512 * a) + d for a in (1, DEAD_BAND, 2, 2.5, 4) for d in (-8, 0, 8))}
     return [side / 512 for side in sorted(sides)]

@@ -101,7 +101,14 @@ def test_names_are_those_of_diffusers_conversion(families, family):
         assert torch.equal(converted.weight, original.weight)
 
 
-@pytest.mark.parametrize("name", available_settings())
+# One of each family, and together every part of the method; the others differ in numbers and layers.
+BY_DEFAULT = ("sd15_x16_disperse", "sd15_x4", "sd21_x8", "sdxl_x16")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in BY_DEFAULT else pytest.mark.slow) for name in available_settings()],
+)
 def test_it_predicts_what_the_method_predicts_in_diffusers(families, samplers, name):
     """With every part of the shipped settings, in and after their windows."""
     pipe, patcher = families(name.partition("_")[0])

@@ -44,12 +44,12 @@ def slow_transform(k, m, n, scale, eta):
 
     def errors(x, kernels, small_kernel):
         """One column for each unit kernel: its structure part, then its pixel part."""
-        columns = []
+        columns, large = [], slow_enlargement(x, side)
         for kernel in kernels:
             if small_kernel:
                 structure = slow_enlargement(slow_convolution(x, kernel), side)
             else:
-                structure = slow_convolution(slow_enlargement(x, side), kernel)
+                structure = slow_convolution(large, kernel)
             columns.append(np.concatenate([structure.ravel(), eta * slow_convolution(x, kernel).ravel()]))
         return np.stack(columns, axis=1)
 

@@ -61,9 +61,9 @@ def with_scheduler(case, pipe):
 
 def drawn_by_hand(case, family):
     pipe = prepared(case, family, case.change)
-    with with_scheduler(case, pipe), by_hand(pipe, case.settings, guided=case.guided) as copies:
+    with with_scheduler(case, pipe), by_hand(pipe, case.settings, guided=case.guided) as layers:
         images = draw(pipe, case.kind, family, **case.call)
-    assert any(copies) == case.acts  # whether layers were changed in any call
+    assert any(layers) == case.acts  # whether layers were changed in any call
     return images
 
 

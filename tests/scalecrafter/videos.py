@@ -15,7 +15,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 
 from tests.tiny import tiny_pipeline
 
-FRAMES = 3
+FRAMES = 2
 WIDTHS = (8, 16, 16, 16)
 NAMES = ("down_blocks.1.resnets.0.conv1", "mid_block.resnets.0.conv1", "up_blocks.1.upsamplers.0.conv")
 SPATIO_TEMPORAL = tuple(name.replace(".conv1", ".spatial_res_block.conv1") for name in NAMES)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-W, STEPS = 4.0, 10
+W, STEPS = 4.0, 5
 
 
 def precise(pipe):

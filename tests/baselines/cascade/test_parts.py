@@ -1,5 +1,6 @@
 """Steps and noise levels of stages, against published timesteps and diffusers' own schedulers."""
 
+import itertools
 import math
 
 import diffusers
@@ -103,28 +104,33 @@ def test_cosine_weight():
     assert {t: cosine(ddim, torch.tensor(t)) ** 3 for t in cubes} == pytest.approx(cubes, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_levels_are_the_schedulers(name):
+def kinds_of_schedulers():
+    """Both kinds of prediction; by default each of the two that take half a second to make has one of them."""
+    once = {("KDPM2Discrete", "v_prediction"), ("KDPM2AncestralDiscrete", "epsilon")}
+    for case in itertools.product(SCHEDULERS, ("epsilon", "v_prediction")):
+        yield pytest.param(*case, marks=pytest.mark.slow if case in once else ())
+
+
+@pytest.mark.parametrize(("name", "kind"), kinds_of_schedulers())
+def test_levels_are_the_schedulers(name, kind):
     """In every call of a part: the noise that `add_noise` adds, and both directions of the prediction."""
     generator = torch.Generator().manual_seed(0)
     clean, noise, prediction = (torch.randn(3, 1, 4, 4, 4, generator=generator)).unbind()
-    for kind in ("epsilon", "v_prediction"):
-        scheduler = make(name, prediction_type=kind)
-        trajectory = Part(12, 4).trajectory(scheduler)
-        own, latents = trajectory.scheduler, clean
-        for t in trajectory.timesteps:
-            noised = trajectory.noised(clean, noise, t)
-            if own.order == 1:
-                torch.testing.assert_close(noised, own.add_noise(clean, noise, t[None]), atol=1e-5, rtol=1e-5)
-            inputs = trajectory.scaled(noised, t)
-            a, b = trajectory.levels(t)
-            torch.testing.assert_close(inputs, a * clean + b * noise, atol=1e-5, rtol=1e-5)
-            true = a * noise - b * clean if kind == "v_prediction" else noise
-            torch.testing.assert_close(trajectory.clean(true, inputs, t), clean, atol=2e-4, rtol=2e-4)
-            estimate = trajectory.clean(prediction, inputs, t)
-            torch.testing.assert_close(trajectory.prediction(estimate, inputs, t), prediction, atol=2e-4, rtol=2e-4)
-            latents = trajectory.step(prediction, t, noised, 0.0, [torch.Generator().manual_seed(1)])
-        assert latents.isfinite().all()
+    trajectory = Part(12, 4).trajectory(make(name, prediction_type=kind))
+    own, latents = trajectory.scheduler, clean
+    for t in trajectory.timesteps:
+        noised = trajectory.noised(clean, noise, t)
+        if own.order == 1:
+            torch.testing.assert_close(noised, own.add_noise(clean, noise, t[None]), atol=1e-5, rtol=1e-5)
+        inputs = trajectory.scaled(noised, t)
+        a, b = trajectory.levels(t)
+        torch.testing.assert_close(inputs, a * clean + b * noise, atol=1e-5, rtol=1e-5)
+        true = a * noise - b * clean if kind == "v_prediction" else noise
+        torch.testing.assert_close(trajectory.clean(true, inputs, t), clean, atol=2e-4, rtol=2e-4)
+        estimate = trajectory.clean(prediction, inputs, t)
+        torch.testing.assert_close(trajectory.prediction(estimate, inputs, t), prediction, atol=2e-4, rtol=2e-4)
+        latents = trajectory.step(prediction, t, noised, 0.0, [torch.Generator().manual_seed(1)])
+    assert latents.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["DDIM", "DDPM", "EulerDiscrete", "EulerAncestralDiscrete"])

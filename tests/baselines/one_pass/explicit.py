@@ -4,7 +4,6 @@ pooling and convolution from their definitions.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
-from tests.copies import built_once
+from tests.copies import built_once, copier
 from tests.tiny import tiny_pipeline, tiny_sdxl_pipeline
 
 
@@ -101,7 +100,7 @@ class Explicit:
     """
 
     def __init__(self, unet: Any) -> None:
-        self.unet = copy.deepcopy(unet).double()
+        self.unet = copier(unet)().double()
 
     def behind(self, number: int, x: Tensor) -> Tensor:
         """The map that goes on behind an input block, whose skip connection is kept already."""

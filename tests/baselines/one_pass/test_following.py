@@ -54,16 +54,16 @@ def with_every_scheduler():
 @pytest.mark.parametrize(("method", "scheduler"), with_every_scheduler(), indirect=["method"])
 def test_calls_are_those_counted_with_every_scheduler(pipe, method, scheduler):
     pipe.scheduler = SCHEDULERS[scheduler](pipe.scheduler.config)
-    check_calls(pipe, method, Request(["a"], [1], 64, 80, Sampler(6)))
+    check_calls(pipe, method, Request(["a"], [1], 64, 80, Sampler(3)))
 
 
 def test_calls_are_those_counted_with_every_shape(pipe, method):
-    check_calls(pipe, method, Request(["a", "b"], [1, 2], 64, 64, Sampler(6, 7.5)))
+    check_calls(pipe, method, Request(["a", "b"], [1, 2], 64, 64, Sampler(4, 7.5)))
 
 
 @pytest.mark.parametrize("pipe", ["scenes"], indirect=True)
 def test_calls_are_those_counted_without_guidance(pipe, method):
-    check_calls(pipe, method, Request(["a", "b"], [1, 2], 64, 64, Sampler(6, 1.0)))
+    check_calls(pipe, method, Request(["a", "b"], [1, 2], 64, 64, Sampler(4, 1.0)))
 
 
 def check_calls(pipe, method, request):

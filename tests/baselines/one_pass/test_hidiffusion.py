@@ -1,14 +1,12 @@
 """HiDiffusion against a U-Net spelled out layer by layer, and the numbers of its public code."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from torch.utils._pytree import tree_map
 
 from baselines.one_pass.following import Moment, moment_of
 from baselines.one_pass.hidiffusion import HiDiffusion, shift_of
-from experiments.setup.architecture import fake
 from scalecrafter.pipeline import sampling_timesteps
 from tests.baselines.one_pass.explicit import (
     SHAPES,
@@ -112,12 +110,13 @@ def test_turbo_pools_in_two_of_four_steps(tmp_path):
 def level_sizes(unet, side, timestep, tmp_path):
     """Sides of the second layers of level 1, 2 and, if there is one, 3 at SD's or SDXL's true size."""
     pipe, seen = shaped("scenes" if len(unet.down_blocks) == 4 else "sdxl", tmp_path), {}
-    pipe.unet = unet
+    device = "meta" if len(unet.down_blocks) == 3 else "cpu"  # no values: attention to tokens of a high resolution
+    pipe.unet = unet.to(device)
     for level, block in enumerate(unet.down_blocks):
         block.resnets[1].register_forward_hook(lambda module, args, y, n=level: seen.update({n: y.shape[-1]}))
-    large = fake if len(unet.down_blocks) == 3 else nullcontext()  # attention to the tokens of a high resolution
-    with torch.no_grad(), HiDiffusion().enable(pipe, height=4 * side, width=4 * side), large:
-        prediction = unet(timestep=timestep, **inputs_for(pipe, side, side, 1)).sample
+    inputs = tree_map(lambda value: value.to(device), inputs_for(pipe, side, side, 1))
+    with torch.no_grad(), HiDiffusion().enable(pipe, height=4 * side, width=4 * side):
+        prediction = unet(timestep=timestep, **inputs).sample
     assert prediction.shape[-1] == side
     return [seen[level] for level in range(1, len(unet.down_blocks))]
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from baselines.method import Request, Sampler
 
-W, STEPS, SIDE = 4.0, 3, 8  # guidance, sampling steps, side of a crop
+W, STEPS, SIDE = 4.0, 2, 8  # guidance, sampling steps, side of a crop
 
 
 @lru_cache(maxsize=16)

@@ -49,7 +49,7 @@ def test_maps_are_the_mean_over_heads_layers_and_calls(made, monkeypatch):
     torch.testing.assert_close(found.sum(1), torch.ones(1, 8, 8))
 
 
-@pytest.mark.parametrize(("family", "count"), [("sd15", 40), ("sdxl", 1000)])
+@pytest.mark.parametrize(("family", "count"), [pytest.param("sd15", 40, marks=pytest.mark.slow), ("sdxl", 1000)])
 def test_number_of_maps(family, count):
     """Heads of all layers, as many as the public code averages."""
     attentions = cross_attentions(load_architecture(ModelSource(family)).unet, 2)

@@ -18,6 +18,7 @@ from baselines.patches.demofusion import DemoFusion
 from experiments.cost.counting import counted_evaluations
 from experiments.setup.architecture import load_architecture
 from experiments.setup.models import ModelSource
+from tests.baselines.patches import slow
 from tests.baselines.patches.slow import latents_of, request_for, slow_method
 from tests.tiny import generate, tiny_pipeline, tiny_sdxl_pipeline
 
@@ -46,11 +47,13 @@ def test_phases_of_another_aspect(pipe, scheduler, phases, monkeypatch):
 
 
 def test_schedulers_with_a_history_step_the_whole_latent(pipe, monkeypatch):
-    """Also where velocities are predicted."""
+    """Also where velocities are predicted. Of three steps the second looks back."""
+    monkeypatch.setattr(slow, "STEPS", 3)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction")
     sizes = [(8, 8), (16, 16)]
-    found = latents_of(DemoFusion(), pipe, request_for(sizes), monkeypatch)
-    torch.testing.assert_close(found, slow_method(pipe, "a b", 3, sizes, stepped=False), atol=1e-4, rtol=1e-4)
+    request, expected = request_for(sizes), slow_method(pipe, "a b", 3, sizes, stepped=False)
+    found = latents_of(DemoFusion(), pipe, request, monkeypatch)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 # Latent pixels and steps -> pairs at the training size, each crop or view of a pair counted as one.
@@ -116,7 +119,7 @@ def test_every_option_changes_the_image(sdxl):
 
 def test_a_phase_between_the_first_and_the_last_changes_the_image(pipe):
     assert [len(DemoFusion(count=count).describe(pipe, 64, 96)["sizes"]) for count in (None, 2)] == [3, 2]
-    images = [generate(DemoFusion(count=count), pipe, [1], (64, 96)) for count in (None, 2)]
+    images = [generate(DemoFusion(count=count), pipe, [1], (64, 96), steps=2) for count in (None, 2)]
     assert not np.array_equal(*images)
 
 
@@ -132,10 +135,10 @@ def test_schedulers_are_left_as_they_were(pipe, scheduler):
     """Also those with a history and noise; an image does not depend on what was sampled before."""
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
     own, before = pipe.scheduler, copy.deepcopy(vars(pipe.scheduler))
-    images = generate(DemoFusion(), pipe, [1])
+    images = generate(DemoFusion(), pipe, [1], steps=2)
     assert pipe.scheduler is own
     assert str(vars(own)) == str(before)
-    assert np.array_equal(generate(DemoFusion(), pipe, [1]), images)
+    assert np.array_equal(generate(DemoFusion(), pipe, [1], steps=2), images)
 
 
 def test_crops_alone_and_views_alone(pipe, monkeypatch):
