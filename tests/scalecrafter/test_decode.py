@@ -74,13 +74,12 @@ def test_tiles_have_no_seam_and_no_shift_in_tone(scenes_vae, latents):
     assert levels(blended - whole) > 20
 
 
-@pytest.mark.parametrize("tile_size", [14, pytest.param(9, marks=pytest.mark.slow)])
-def test_stable_diffusions_decoder_gives_the_same_with_little_more_work(contrasts, tile_size):
-    """Neither tile size divides the latent."""
+def test_stable_diffusions_decoder_gives_the_same_with_little_more_work(contrasts):
+    """Tiles that do not divide the latent."""
     vae = narrow_vae()
     with FlopCounterMode(display=False) as at_once:
         whole = decoded(vae, contrasts)
-    with tiled_decoding(vae, tile_size=tile_size), FlopCounterMode(display=False) as in_tiles:
+    with tiled_decoding(vae, tile_size=9), FlopCounterMode(display=False) as in_tiles:
         tiled = decoded(vae, contrasts)
     assert not torch.equal(tiled, whole)
     torch.testing.assert_close(tiled, whole, atol=1e-4 * whole.abs().max().item(), rtol=0)
