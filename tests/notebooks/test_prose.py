@@ -63,13 +63,14 @@ def test_the_ablations():
     contrasts, scores = sections()["dilation"]
     copies = {(row["resolution"].split()[0], row["variant"]): value(row["repetition ↓"]) for row in scores}
     assert copies["x16", "radius 2"] > 1 > 0.5 > copies["x16", "radius 4"]
-    assert copies["x16", "radius 1"] == max(copies.values())
+    assert min(copies["x16", "radius 1"], copies["x16", "radius 8"]) > 10
     assert copies["x4", "radius 4"] > copies["x4", "radius 1"] > 1 > 0.5 > copies["x4", "radius 2"]
     smaller = [row for row in contrasts if row["difference"].startswith("radius 1 ")]
     assert [row["repetition: the claim"] for row in smaller] == ["supports"] * 3
     assert sum(row["KID_r: the claim"].startswith("no power") for row in contrasts) > len(contrasts) / 2
-    assert copies["x16", "radius 5"] < 0.5
-    assert all(value(row["KID_r"]) > 0 for row in contrasts if row["difference"] != "radius 5 minus radius 4")
+    assert copies["x16", "radius 5"] < 0.5 < 1 < copies["x16", "radius 6"]
+    wider = {"radius 5 minus radius 4", "radius 6 minus radius 4"}
+    assert all(value(row["KID_r"]) > 0 for row in contrasts if row["difference"] not in wider)
     detail = {(row["resolution"], row["difference"]): row["pKID_r: the claim"] for row in contrasts}
     supported = {("x4", "radius 4 minus radius 2"), ("x6_25", "radius 4 minus radius 2.5")}
     assert supported <= {key for key, verdict in detail.items() if verdict == "supports"}
