@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from eval.uncertainty import Estimate
 
@@ -22,7 +22,7 @@ def paired_p_value(difference: float, se: float, groups: int) -> float:
     """Two-sided p-value of a paired difference whose ``se`` comes from a jackknife over ``groups`` groups."""
     if se == 0:
         return 1.0 if difference == 0 else 0.0
-    return float(2 * stats.t.sf(abs(difference) / se, groups - 1))
+    return 2 * float(special.stdtr(groups - 1, -abs(difference) / se))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -103,6 +103,18 @@ def pipe_folder(save_pipeline):
 
 
 @pytest.fixture(scope="session")
+def light_folder(tmp_path_factory):
+    """One that has Stable Diffusion 1.5's settings, but little attention, which takes half of the time."""
+    from tests.tiny import TEXT_WIDTH, tiny_pipeline, tiny_unet
+
+    folder = tmp_path_factory.mktemp("light")
+    pipe = tiny_pipeline(folder / "tokenizer_source", "sd15")
+    pipe.unet = tiny_unet(TEXT_WIDTH["sd15"]).eval()
+    pipe.save_pretrained(folder / "pipeline")
+    return folder / "pipeline"
+
+
+@pytest.fixture(scope="session")
 def finished(pipe_folder, tmp_path_factory):
     """A folder with ``runs`` and ``results`` of two small experiments, table1 and ablate_tau; not to be changed."""
     from tests.once import made_once

@@ -52,7 +52,7 @@ def added(tmp_path, monkeypatch):
 
 def test_the_commands_put_it_into_a_table(added, pipe_folder, monkeypatch):
     """As they stand on the page, on the tiny pipeline."""
-    small = [*tiny_overrides(pipe_folder, added), "prompts.limit=3", "metrics.crops=null"]
+    small = [*tiny_overrides(pipe_folder, added), "prompts.limit=3", "metrics.crops=null", "metrics.repetition=null"]
     for line in code_blocks()[3].splitlines():
         python, option, module, *overrides = shlex.split(line)
         assert (python, option) == ("python", "-m")

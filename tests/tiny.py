@@ -227,7 +227,7 @@ def tiny_overrides(pipeline: Path, folder: Path) -> list[str]:
         "sampler.steps=2",
         "model.steps=2",
         "scalecrafter.settings=sd15_x4",
-        "metrics.reference_count=12",
+        "metrics.reference_count=6",
         "metrics.reference_minimum=2",
         f"paths.runs={folder / 'runs'}",
         f"paths.results={folder / 'results'}",

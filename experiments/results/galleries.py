@@ -78,7 +78,7 @@ def write_grid(titles: Sequence[str], rows: Rows, path: Path) -> None:
         pen.text((0, top - GAP / 2), fitting(prompt, canvas.width), fill="black", font=FONT)
         top += LINE
     with open_atomically(path) as file:
-        canvas.save(file, format="PNG")
+        canvas.save(file, format="PNG", compress_level=4)  # in half the time of 6, and 1% larger
 
 
 def broken(title: str, width: int) -> list[str]:

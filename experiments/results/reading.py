@@ -7,19 +7,21 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
 from pandas.api.types import is_numeric_dtype
 
 from experiments.scoring.stored import is_changed
-from experiments.setup.architecture import Model, open_architecture, open_model
 from experiments.setup.compose import compose_config
 from experiments.setup.grid import Grid
 from experiments.setup.identity import find_recorded, read_identity, recorded_environment
-from experiments.setup.models import ModelSource
-from experiments.setup.runs import Run, build_run
+
+if TYPE_CHECKING:  # they load pipelines and text models for seconds, which reading a table does not need
+    from experiments.setup.architecture import Model
+    from experiments.setup.models import ModelSource
+    from experiments.setup.runs import Run
 
 SCORES = {
     "kid_r": "KID_r ↓",
@@ -72,23 +74,28 @@ def is_limit(option: str) -> bool:
     return option.startswith("limit ")
 
 
-def run_rows(grid: Grid, open_: Callable[[ModelSource], Model] = open_model) -> list[RunRow]:
-    """Every row with its run; raises before anything is sampled if one does not fit."""
+def run_rows(grid: Grid, open_: Callable[[ModelSource], Model] | None = None) -> list[RunRow]:
+    """Every row with its run, as `build_run` makes it; raises before anything is sampled if one does not fit."""
+    from experiments.setup.architecture import open_model
+    from experiments.setup.runs import build_run
+
+    open_ = open_ or open_model
     return [RunRow(build_run(compose_config(row.overrides), open_), row.variant) for row in grid.rows]
 
 
-def finished_rows(
-    grid: Grid, open_: Callable[[ModelSource], Model] = open_architecture
-) -> tuple[list[RunRow], list[str]]:
+def finished_rows(grid: Grid, open_: Callable[[ModelSource], Model] | None = None) -> tuple[list[RunRow], list[str]]:
     """The rows of a grid that are scored, each once, and why each other one is missing.
 
-    Without weights (`open_architecture`) a run is found by the identity that its folder records.
+    Without weights (`open_architecture`, the default) a run is found by the identity that its folder records.
     """
+    from experiments.setup.architecture import open_architecture
+    from experiments.setup.runs import build_run
+
     done: list[RunRow] = []
     missing: list[str] = []
     for row in grid.rows:
         try:
-            run = build_run(compose_config(row.overrides), open_)
+            run = build_run(compose_config(row.overrides), open_ or open_architecture)
         except Exception as reason:  # whatever it is, its job has failed with it
             missing.append(str(reason) or type(reason).__name__)
             continue

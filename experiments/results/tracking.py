@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from eval.files import sha256_of_file, write_atomically
 from experiments.sampling.manifest import NAME, read_records
 from experiments.setup.identity import FILE, identity_digest
-from experiments.setup.runs import Run
+
+if TYPE_CHECKING:
+    from experiments.setup.runs import Run
 
 IMAGES = 16
 INTERVAL = 10.0  # seconds between two reports of progress, at least

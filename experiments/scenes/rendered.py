@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import connection, parent_process
@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from experiments.scenes.renderer.scene import Scene, render, sample_scenes
 
 RENDERER = Path(__file__).parent / "renderer"
+FEW_PIXELS = 2**18  # are rendered as fast as two processes start and render them
 
 
 @cache
@@ -25,6 +26,11 @@ def renderer_digest() -> str:
     """SHA-256 of the renderer's source, so that a changed renderer invalidates cached features."""
     sources = sorted(RENDERER.glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+def renderers(pixels: int) -> Executor:
+    """What renders scenes of so many pixels in total: `single_threaded_processes`, or a thread for a few."""
+    return single_threaded_processes() if pixels > FEW_PIXELS else ThreadPoolExecutor(1)
 
 
 def single_threaded_processes() -> ProcessPoolExecutor:

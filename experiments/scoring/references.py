@@ -21,7 +21,7 @@ from eval.index import look_up
 from eval.library_statistics import is_library_file, load_cleanfid_reference, load_library_reference
 from eval.reference import Reference, load_reference, require_comparable
 from eval.score import require_features
-from experiments.scenes.rendered import rendered_images, single_threaded_processes
+from experiments.scenes.rendered import rendered_images, renderers
 from experiments.scoring.feature_spaces import protocol_of
 from experiments.setup.runs import ReferenceSpec
 
@@ -90,7 +90,7 @@ def reference_features(
         return [stored_reference(spec, protocol_of(extractor, each)) for each in croppings]
     usable = list(usable_images(spec, extractor, croppings, cache_dir, size))
     features: dict[Cropping, np.ndarray] = {}
-    with readers(spec) as pool:
+    with readers(spec, *size) as pool:
         for _, same in groupby(sorted(usable, key=contents_of), contents_of):  # each image is decoded once for all
             parts = list(same)
             shared = [cropping for cropping, _, _ in parts]
@@ -176,9 +176,9 @@ def stored_reference(spec: ReferenceSpec, expected: dict[str, Any]) -> Reference
     return Reference(found, stored.protocol | {"sha256": digest.hexdigest()})
 
 
-def readers(spec: ReferenceSpec) -> AbstractContextManager[Executor | None]:
-    """Processes for rendering; None, which means threads, for reading files."""
-    return single_threaded_processes() if spec.source == SCENES else nullcontext()
+def readers(spec: ReferenceSpec, height: int, width: int) -> AbstractContextManager[Executor | None]:
+    """What renders scenes of this size; None, which means threads, for reading files."""
+    return renderers(spec.count * height * width) if spec.source == SCENES else nullcontext()
 
 
 def describe(spec: ReferenceSpec, height: int, width: int) -> str:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from eval.features import FeatureExtractor, images_to_features
-from experiments.scenes.rendered import RenderedImage, rendered_images, single_threaded_processes
+from experiments.scenes.rendered import RenderedImage, rendered_images, renderers
 from experiments.scenes.scene_counter import SceneCounter
 from experiments.scenes.scene_features import SceneFeatures
 
@@ -61,10 +61,10 @@ def render_pool(scenes: int, side: int, cache_dir: Path) -> Pool:
     images = rendered_images(scenes, POOL_SEED, side, side)
     images.sort(key=lambda image: (image.scene.object, image.scene.colour, image.scene.background))
     extractor, threads = FeaturesAndCopies(), torch.get_num_threads()
-    with single_threaded_processes() as renderers:
+    with renderers(2 * scenes * side**2) as pool:
         torch.set_num_threads(1)  # the renderers occupy all cores: more threads make the small network slower
         single, repeated = (
-            pool_features(version, extractor, cache_dir, renderers)
+            pool_features(version, extractor, cache_dir, pool)
             for version in (images, [replace(i, scene=replace(i.scene, copies=COPIES)) for i in images])
         )
     torch.set_num_threads(threads)
@@ -72,9 +72,9 @@ def render_pool(scenes: int, side: int, cache_dir: Path) -> Pool:
 
 
 def pool_features(
-    images: Sequence[RenderedImage], extractor: FeatureExtractor, cache_dir: Path, renderers: Executor
+    images: Sequence[RenderedImage], extractor: FeatureExtractor, cache_dir: Path, pool: Executor
 ) -> np.ndarray:
-    (found,) = images_to_features(images, extractor, cache_dir=cache_dir, pool=renderers)
+    (found,) = images_to_features(images, extractor, cache_dir=cache_dir, pool=pool)
     return found.astype(np.float64)
 
 

@@ -19,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.setup import schema
@@ -62,7 +62,10 @@ def compose_config(overrides: Sequence[str], *, with_hydra: bool = False) -> Dic
     if GlobalHydra.instance().is_initialized():  # inside a job
         config = compose("config", lines, return_hydra_config=with_hydra)
     else:
-        config = deepcopy(_composed(str(schema.CONF), tuple(lines), with_hydra))
+        config = deepcopy(_composed(str(schema.CONF), tuple(lines)))
+        if not with_hydra:
+            with open_dict(config):
+                del config["hydra"]
     if with_hydra:
         check_hydra(config.hydra)
     return config
@@ -75,13 +78,13 @@ def named(override: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _composed(conf: str, overrides: tuple[str, ...], with_hydra: bool) -> DictConfig:
-    """Not to be changed. A grid needs its rows several times, and Hydra takes over 0.1 s for each: it composes what
-    the groups say once for all rows that differ in values alone.
+def _composed(conf: str, overrides: tuple[str, ...]) -> DictConfig:
+    """With Hydra's own node, and not to be changed. A grid needs its rows several times, and Hydra takes over 0.1 s
+    for each: it composes what the groups say once for all rows that differ in values alone.
     """
     groups, values = _groups_and_values(overrides)
     if values:
-        config = deepcopy(_composed(conf, groups, with_hydra))
+        config = deepcopy(_composed(conf, groups))
         try:
             for override in values:
                 OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
@@ -89,7 +92,7 @@ def _composed(conf: str, overrides: tuple[str, ...], with_hydra: bool) -> DictCo
         except OmegaConfBaseException:
             pass  # Hydra's own message says more
     with initialize_config_dir(conf, version_base=VERSION_BASE):
-        return compose("config", list(overrides), return_hydra_config=with_hydra)
+        return compose("config", list(overrides), return_hydra_config=True)
 
 
 def _groups_and_values(overrides: tuple[str, ...]) -> tuple[tuple[str, ...], list[Override]]:

@@ -18,15 +18,36 @@ from experiments.results.resuming import measure_resume
 REQUEST = Request(["a"], [0], 64, 64, Sampler(2))
 
 
-SMALL = ["metrics.reference_count=12", "metrics.reference_minimum=2", "metrics.repetition=null"]
+SMALL = ["metrics.reference_count=6", "metrics.reference_minimum=2", "metrics.repetition=null"]
 
 
-def test_every_row_is_reported(save_pipeline, tmp_path, capsys, monkeypatch):
+def files_after(seen):
+    """`experiments.run` that appends what is in the folder of runs after it, with times."""
+
+    def main(line):
+        run.main(line)
+        folders = [path.parent for path in Path(line[-1].removeprefix("paths.runs=")).glob("*/manifest.jsonl")]
+        seen.append(
+            {p: p.stat().st_mtime_ns for each in folders for p in each.rglob("*.*") if ".hydra" not in p.parts}
+        )
+
+    return main
+
+
+@pytest.mark.usefixtures("own_convolutions")
+def test_every_row_is_reported_and_what_is_resumed_stays_as_it_is(save_pipeline, tmp_path, capsys, monkeypatch):
+    """The first of two calls scores the flat images, the second makes nothing."""
+    seen = []
     monkeypatch.setattr(measuring, "SHORTEST", 0)
-    monkeypatch.setattr(benchmark, "measure_resume", lambda *each: measure_resume(*each[:3], [*each[3], *SMALL]))
+    monkeypatch.setattr(resuming, "IMAGES_PER_RUN", 6)
+    monkeypatch.setattr(
+        benchmark,
+        "measure_resume",
+        lambda main, images, runs, options: measure_resume(files_after(seen), images, runs, [*SMALL, *options]),
+    )
     folder = save_pipeline("sd15")
     options = ["--pairs", "1", "--sampling-pairs", "1", "--steps", "1", "--resolutions", "x4"]
-    options += ["--resume-images", "5", "--resume-runs", "0"]
+    options += ["--resume-images", "5", "--resume-runs", "2"]
     main(["--model", str(folder), *options, "--results", str(tmp_path)])
     report = json.loads((tmp_path / "benchmark.json").read_text())
     expected = [(row.name, measure) for row in benchmark_rows() for measure in row.measures]
@@ -37,8 +58,13 @@ def test_every_row_is_reported(save_pipeline, tmp_path, capsys, monkeypatch):
         assert result["ratio"] == pytest.approx(result["method"] / result["baseline"])
         assert result["ratio_min"] <= result["ratio"] <= result["ratio_max"]
     assert {"python", "torch", "threads", "device"} <= report["environment"].keys()
-    assert [each["name"] for each in report["resume"]] == ["a finished run of 5 images"]
+    names = ["a finished run of 5 images", "2 finished runs of 6 images"]
+    assert [each["name"] for each in report["resume"]] == names
     assert all(each["name"] in printed and each["seconds"] > 0 for each in report["resume"])
+    for first, second, runs, images in ((*seen[:2], 1, 5), (*seen[2:], 2, 12)):
+        assert first == second
+        assert len([path for path in first if path.suffix == ".png"]) == images
+        assert len([path for path in first if path.name == "metrics.json"]) == runs
 
 
 def test_ratios_are_method_over_baseline_whoever_goes_first(monkeypatch):
@@ -83,26 +109,6 @@ def test_memory_sees_memory(pipe):
     weights = sum(p.nbytes for p in pipe.unet.parameters())
     assert weights < plain < weights + 10e6
     assert 39e6 < more - weights < 41e6
-
-
-def test_what_is_resumed_is_finished_and_stays_as_it_is(pipe_folder, tmp_path, monkeypatch):
-    """The first call scores the flat images, the second makes nothing."""
-    monkeypatch.setattr(resuming, "IMAGES_PER_RUN", 6)
-    seen = []
-
-    def main(line):
-        run.main(line)
-        folders = [path.parent for path in Path(line[-1].removeprefix("paths.runs=")).glob("*/manifest.jsonl")]
-        seen.append(
-            {p: p.stat().st_mtime_ns for each in folders for p in each.rglob("*.*") if ".hydra" not in p.parts}
-        )
-
-    found = measure_resume(main, 5, 2, ["model=folder", f"model.path={pipe_folder}", *SMALL])
-    assert len(found) == 2
-    for first, second, runs, images in ((*seen[:2], 1, 5), (*seen[2:], 2, 12)):
-        assert first == second
-        assert len([path for path in first if path.suffix == ".png"]) == images
-        assert len([path for path in first if path.name == "metrics.json"]) == runs
 
 
 def test_options_that_make_no_sense_are_refused(capsys):

@@ -27,7 +27,8 @@ from tests.tiny import tiny_overrides
 
 @pytest.fixture
 def tiny(pipe_folder, tmp_path):
-    return tiny_overrides(pipe_folder, tmp_path)
+    """In batches of one, so that the plans of several tests have the same calls, which are counted once."""
+    return [*tiny_overrides(pipe_folder, tmp_path), "batch_size=1"]
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_fractional_factors_and_dispersed_kernels_cost_flops(tiny):
     area, channels, samples, steps = 2 * 2, 16, 2, 2
     middle = 4 * 2 * area * channels * channels * 9 * samples * steps  # four convolutions of the middle block
     assert flops["whole"] == flops["plain"]
-    kernels = 4 * 2 * channels * channels * 9 * 25 * steps / 4  # in the plan, made in every call of four images
+    kernels = 4 * 2 * channels * channels * 9 * 25 * steps  # in the plan, made in every call
     assert flops["dispersed"] - flops["plain"] == pytest.approx(middle * (25 / 9 - 1) + kernels)
     assert flops["fraction"] - flops["plain"] == pytest.approx(middle * (9 / 4 - 1))
 
@@ -143,7 +144,7 @@ def test_decoding_in_tiles_is_counted_once_and_without_maps_in_main_memory(tiny,
 
 def test_a_plan_lists_every_run_and_samples_nothing(tiny, tmp_path, capsys, rate):
     """The base samples first, once; resolutions and methods from the grid; totals of all images."""
-    plan.main(["resolution=x4,x16", "method=direct,upscale,upscale_sd", *tiny, "batch_size=1"])
+    plan.main(["resolution=x4,x16", "method=direct,upscale,upscale_sd", *tiny])
     shown = capsys.readouterr().out
     lines = [line for line in shown.splitlines() if line.startswith("| x")]
     assert [[part.strip() for part in line.split("|")[1:3]] for line in lines] == [
@@ -154,7 +155,7 @@ def test_a_plan_lists_every_run_and_samples_nothing(tiny, tmp_path, capsys, rate
         ["x16 128x128", "upscale"],
     ]
     assert "upscale_sd cannot be planned" in shown
-    planned = read_planned([*tiny, "method=direct", "resolution=x16", "batch_size=1"])
+    planned = read_planned([*tiny, "method=direct", "resolution=x16"])
     seconds = plan_run(planned).flops / 2e12
     assert f"{seconds:.3g}" in lines[3]
     assert f"{4 * seconds / 3600:.3g}" in lines[3]

@@ -9,6 +9,7 @@ from experiments.demo.handlers import Handlers, duration
 from experiments.demo.parts import Parts
 
 USUAL = (True, True, False, False)
+LONG = {"steps": 500, "method": "multidiffusion"}  # quickly planned: its calls are all alike
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_what_a_visitor_writes_is_not_html(handlers):
 
 
 def test_cancelling_ends_a_drawing_and_keeps_the_page(handlers):
-    drawing = handlers.draw("visitor", *values(steps=500))
+    drawing = handlers.draw("visitor", *values(**LONG))
     assert "<progress" in next(drawing).status
     handlers.cancel("somebody else")
     assert "<progress" in next(drawing).status
@@ -98,7 +99,7 @@ def test_cancelling_ends_a_drawing_and_keeps_the_page(handlers):
 
 
 def test_another_drawing_of_the_same_visitor_replaces_the_first(handlers):
-    first = handlers.draw("visitor", *values(steps=500))
+    first = handlers.draw("visitor", *values(**LONG))
     next(first)
     second = handlers.draw("visitor", *values())
     next(second)
@@ -107,7 +108,7 @@ def test_another_drawing_of_the_same_visitor_replaces_the_first(handlers):
 
 
 def test_a_visitor_waits_for_another(handlers):
-    first = handlers.draw("one", *values(steps=500))
+    first = handlers.draw("one", *values(**LONG))
     next(first)
     second = handlers.draw("two", *values(seed=4))
     assert "Waiting for 2 other images" in next(second).status
@@ -117,7 +118,7 @@ def test_a_visitor_waits_for_another(handlers):
 
 
 def test_a_closed_page_stops_drawing(handlers, studio):
-    drawing = handlers.draw("visitor", *values(steps=500))
+    drawing = handlers.draw("visitor", *values(**LONG))
     list(islice(drawing, 2))
     drawing.close()
     assert last(handlers, *values()).pair  # at once: nothing is before it

@@ -12,7 +12,6 @@ from tests.docs.pages import DOCS, ROOT, blocks, commands_anywhere, smaller, tex
 from tests.scalecrafter.videos import FRAMES, motion_adapter
 
 README = "/README.md"
-MODELS = ("sd15", "sdxl", "sd15")  # of the blocks, in their order
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 
 
@@ -30,13 +29,14 @@ def on_this_machine(block, folder):
     return smaller(block)
 
 
-def test_your_own_pipeline(save_pipeline, own_convolutions, tmp_path, monkeypatch):
+def test_your_own_pipeline(light_folder, save_pipeline, own_convolutions, tmp_path, monkeypatch):
     """SD 1.5, SDXL and AnimateDiff, each in the lines of README."""
     monkeypatch.chdir(tmp_path)
     motion_adapter().save_pretrained("ADAPTER")
     namespace, drawn = {}, []
-    for block, family in zip(blocks(README, "python"), MODELS, strict=True):
-        exec(compile(on_this_machine(block, save_pipeline(family)), README, "exec"), namespace)
+    models = light_folder, save_pipeline("sdxl"), light_folder
+    for block, model in zip(blocks(README, "python"), models, strict=True):
+        exec(compile(on_this_machine(block, model), README, "exec"), namespace)
         drawn.append(namespace["frames"] if "frames" in namespace else [namespace["image"]])
         assert scalecrafter.active(namespace["pipe"]) is None
     assert [(len(images), images[0].size) for images in drawn] == [
@@ -46,10 +46,10 @@ def test_your_own_pipeline(save_pipeline, own_convolutions, tmp_path, monkeypatc
     ]
 
 
-def test_the_command_line(save_pipeline, own_convolutions, tmp_path, monkeypatch, capsys):
+def test_the_command_line(light_folder, own_convolutions, tmp_path, monkeypatch, capsys):
     """Every command of the program, in two steps; the last prints settings."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "DIR_OR_ID").symlink_to(save_pipeline("sd15"))
+    (tmp_path / "DIR_OR_ID").symlink_to(light_folder)
     for words in (words for words in commands_anywhere(README) if words[0] == "scalecrafter"):
         steps = ["--steps", "2"] if "--model" in words else []
         capsys.readouterr()

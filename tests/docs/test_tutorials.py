@@ -26,10 +26,10 @@ def run_blocks(page, namespace):
 
 
 @pytest.fixture
-def folder(save_pipeline, tmp_path, monkeypatch):
+def folder(light_folder, own_convolutions, tmp_path, monkeypatch):
     """Where the tutorials start: a model, prompts, and two folders of images."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_model").symlink_to(save_pipeline("sd15"))
+    (tmp_path / "my_model").symlink_to(light_folder)
     prompts = blocks("tutorials/prompts.md", "text")[0]
     (tmp_path / "prompts.txt").write_text(prompts, encoding="utf-8")
     for name, seed, count in (("mine", 1, 4), ("reals", 2, 8)):

@@ -62,7 +62,7 @@ def test_paired_sides_give_the_squared_mmd_of_their_distributions(
     root = np.array([[1.0, 0.0, 0.0], [0.3, 0.8, 0.0], [0.0, 0.5, 0.6]])
     mean = np.array([0.2, -0.1, 0.3])
     values = []
-    for _ in range(3000):
+    for _ in range(1000):
         y, new = rng.normal(size=(2, 20, 3))
         x = scale * (correlation * y + np.sqrt(1 - correlation**2) * new) @ root.T + mean + shift
         values.append(features_to_kid(x, y @ root.T + mean, paired=True))

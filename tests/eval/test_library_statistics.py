@@ -6,9 +6,12 @@ import cleanfid
 import numpy as np
 import pytest
 import torch
-from torch_fidelity import calculate_metrics
-from torch_fidelity.metric_fid import fid_features_to_statistics
-from torch_fidelity.utils import cache_lookup_group_recompute_all_on_any_miss, cache_lookup_one_recompute_on_miss
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_input_id_to_statistics_cached
+from torch_fidelity.utils import (
+    cache_lookup_group_recompute_all_on_any_miss,
+    cache_lookup_one_recompute_on_miss,
+    create_feature_extractor,
+)
 
 from eval.extractors import INCEPTION_FILE, INCEPTION_SHA256, Inception
 from eval.fid import Stats, features_to_fid
@@ -127,17 +130,17 @@ def test_torch_fidelitys_features_are_ours(inception_file: Path, tmp_path: Path)
     (tmp_path / "images").mkdir()
     for i, image in enumerate(images):
         (tmp_path / f"images/{i}.png").write_bytes(encode_png(image))
-    calculate_metrics(
-        input1=str(tmp_path / "images"),
-        input2=str(tmp_path / "images"),
-        input1_cache_name="mine",
-        fid=True,
-        cuda=False,
-        verbose=False,
-        save_cpu_ram=True,
-        cache_root=str(tmp_path),
-        feature_extractor_weights_path=str(inception_file),
-    )
+    options = {
+        "input1": str(tmp_path / "images"),
+        "input1_cache_name": "mine",
+        "cuda": False,
+        "verbose": False,
+        "save_cpu_ram": True,
+        "cache_root": str(tmp_path),
+        "feature_extractor_weights_path": str(inception_file),
+    }
+    theirs = create_feature_extractor("inception-v3-compat", ["2048"], **options)
+    fid_input_id_to_statistics_cached(1, theirs, "2048", **options)  # as its calculate_metrics does, without the score
     found = load_library_reference(tmp_path / "mine-inception-v3-compat-features-2048.pt")
     np.testing.assert_allclose(found.features, Inception(inception_file, "legacy")(images), rtol=1e-4, atol=1e-5)
     alone = load_library_reference(tmp_path / "mine-inception-v3-compat-stat-fid-2048.pt")

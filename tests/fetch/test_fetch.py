@@ -172,15 +172,15 @@ def test_the_fetch_command_reports_all_failures_together(no_network, capsys):
 
 
 def test_nothing_is_needed_for_scenes(capsys):
-    fetch_command.main(["resolution=x4"])
+    fetch_command.main(["resolution=x4", "method=direct,syncdiffusion"])
     assert "Nothing to fetch" in capsys.readouterr().out
 
 
 def test_everything_missing_is_reported_before_anything_is_sampled(no_network, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["test"])
     line = ["experiment=paper", "model=sd15", "resolution=x4", "prompts=demo", "prompts.limit=1k"]
-    line += [f"paths.runs={tmp_path / 'runs'}"]
-    with pytest.raises(FileNotFoundError, match="6 of 6 runs lack weights that cannot be fetched: st") as caught:
+    line += ["method=direct,syncdiffusion", f"paths.runs={tmp_path / 'runs'}"]
+    with pytest.raises(FileNotFoundError, match="2 of 2 runs lack weights that cannot be fetched: st") as caught:
         reproduce.main(line)
     message = str(caught.value)
     assert "v1-5, inception.pth, vgg16-397923af.pth. On a machine" in message
@@ -190,30 +190,22 @@ def test_everything_missing_is_reported_before_anything_is_sampled(no_network, t
 
 
 def test_rows_that_lack_nothing_go_on(no_network, pipe_folder, tmp_path, monkeypatch, caplog):
-    """The second row needs VGG's weights, which nobody has."""
+    """Those of SyncDiffusion need VGG's weights, which nobody has, and those of another folder a model."""
 
     def offline(*args, **kwargs):
         raise URLError("no network")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     monkeypatch.setattr(sys, "argv", ["test"])
-    tiny = [*tiny_overrides(pipe_folder, tmp_path), "model.distance=null", "prompts.limit=3", "metrics.crops=null"]
-    line = ["experiment=table1", "resolution=x4", "method=syncdiffusion,direct", *tiny]
-    with (
-        caplog.at_level(logging.WARNING),
-        pytest.raises(JobsFailed, match="1 of 2 jobs failed.*method=syncdiffusion: LPIPS needs the VGG16 weights"),
-    ):
+    tiny = [*tiny_overrides(pipe_folder, tmp_path), "model.distance=null", "prompts.limit=3"]
+    tiny += ["metrics.crops=null", "metrics.repetition=null", "metrics.reference_count=4"]
+    grid = ["method=syncdiffusion,direct", f"model.path={pipe_folder},/gone"]
+    line = ["experiment=table1", "resolution=x4", *tiny, *grid]
+    with caplog.at_level(logging.WARNING), pytest.raises(JobsFailed, match="3 of 4 jobs failed") as caught:
         reproduce.main(line)
-    assert "1 of 2 runs lack weights that cannot be fetched: vgg16-397923af.pth" in caplog.text
-    assert "| direct" in (tmp_path / "results/table1.md").read_text()
-
-
-def test_the_table_has_the_rows_whose_model_is_there(pipe_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["test"])
-    tiny = [*tiny_overrides(pipe_folder, tmp_path), "prompts.limit=3", "metrics.crops=null"]
-    line = ["experiment=table1", "resolution=x4", "method=direct", *tiny, f"model.path={pipe_folder},/gone"]
-    with pytest.raises(JobsFailed, match="1 of 2 jobs failed.*no pipeline folder at /gone"):
-        reproduce.main(line)
+    assert f"method=syncdiffusion model.path={pipe_folder}: LPIPS needs the VGG16 weights" in str(caught.value)
+    assert "method=direct model.path=/gone: no pipeline folder at /gone" in str(caught.value)
+    assert "2 of 4 runs lack weights that cannot be fetched: vgg16-397923af.pth" in caplog.text
     assert "| direct" in (tmp_path / "results/table1.md").read_text()
 
 

@@ -64,14 +64,16 @@ NAMES += ["../000009.png", "images/../../000009.png", "/etc/passwd", "images\\..
 
 def test_a_line_names_the_image_of_its_own_id(folder):
     before, line, whole = read_records(folder), first_line(folder), (folder / NAME).read_bytes()
-    for file in NAMES:
-        for id_ in ("000009", file, "../000009", ".."):
-            append_line(folder / NAME, line | {"id": id_, "file": file})
+    for start in range(0, len(NAMES), 8):
+        names = NAMES[start : start + 8]
+        for file in names:
+            for id_ in ("000009", file, "../000009", ".."):
+                append_line(folder / NAME, line | {"id": id_, "file": file})
         with writes_only(folder):
-            assert read_records(folder) == before, file
+            assert read_records(folder) == before, names
             check_images(folder)
             repair_images(folder)
-            assert read_records(folder) == before, file
+            assert read_records(folder) == before, names
             merge_manifests(folder, before)
         assert (folder.parent / "000009.png").is_file()
         (folder / NAME).write_bytes(whole)
@@ -106,7 +108,7 @@ def test_every_flipped_bit_is_noticed(folder):
     records = [record.line() for record in read_records(folder)]
     for name, written in ((NAME, records), ("costs.jsonl", [COST])):
         whole = (folder / name).read_bytes()
-        for bit in range(0, 8 * len(whole), 5):
+        for bit in range(0, 8 * len(whole), 11):
             changed = bytearray(whole)
             changed[bit // 8] ^= 1 << bit % 8
             (folder / name).write_bytes(changed)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from copy import deepcopy
 from random import Random
 
 import pytest
@@ -65,22 +66,23 @@ def resolve(tiny, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def composed(pipe_folder):
-    return compose_config(tiny_overrides(pipe_folder, pipe_folder))
+    """A configuration without types."""
+    return OmegaConf.create(OmegaConf.to_container(compose_config(tiny_overrides(pipe_folder, pipe_folder))))
 
 
 def with_value(config, key, value):
     """A copy with another value of a key, whatever its type."""
-    changed = OmegaConf.create(OmegaConf.to_container(config))
+    changed = deepcopy(config)
     OmegaConf.update(changed, key, value, force_add=True, merge=False)
     return changed
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_only_classes_of_this_project_are_instantiated(composed, place):
-    """In each way at the first place, in one of them, in turn, at the others."""
+@pytest.mark.parametrize(("turn", "place"), list(enumerate(PLACES)))
+def test_only_classes_of_this_project_are_instantiated(composed, turn, place):
+    """In each way at the first place; every fourth one, in one of the ways in turn, at the others."""
     for index, target in enumerate(TARGETS):
         ways = [{"_target_": target}, [{"a": {"_target_": target}}], {"_target_": OURS, "b": {"_target_": target}}]
-        for value in ways if place == PLACES[0] else [ways[index % 3]]:
+        for value in ways if turn == 0 else [ways[index % 3]] if index % 4 == turn % 4 else []:
             with pytest.raises(ValueError, match="_target_ names a class in a module of baselines|interpolation"):
                 plain_values(with_value(composed, place, value))
 

@@ -14,6 +14,7 @@ from experiments import report
 from experiments.results.galleries import gallery_columns, shared_records
 from experiments.results.html import embed_image
 from experiments.results.reading import read_table, run_folders
+from experiments.setup.schema import CONF
 
 
 class Page(HTMLParser):
@@ -115,6 +116,17 @@ def test_large_images_are_reduced(tmp_path):
 def test_without_results_the_command_is_named(tmp_path):
     with pytest.raises(ValueError, match="no finished table in .*run make reproduce-table first"):
         report.main([f"paths.results={tmp_path}"])
+
+
+def test_experiments_are_found_by_names_that_are_composed(tmp_path):
+    """A name may hold that of a model, or be the command line's."""
+    (tmp_path / "field_mine.csv").touch()
+
+    def found(name, *overrides):
+        return report.may_be_finished(CONF / f"experiment/{name}.yaml", tmp_path, overrides)
+
+    assert [found("field"), found("ablate_tau"), found("paper")] == [True, False, False]
+    assert found("ablate_tau", "+experiment.name=mine")
 
 
 def test_a_run_that_is_gone_is_named(finished, tmp_path):

@@ -71,36 +71,35 @@ seen.clicked = two.querySelector("img").src === tiles[tiles.length - 1].src && c
 parent.postMessage(JSON.stringify(seen), "*");
 """
 # A window has a least width, a frame has none.
-FRAME = """
-<iframe src="probe.html" style="width: %dpx; height: 2000px; border: 0"></iframe><pre id="seen"></pre>
-<script>addEventListener("message", (event) => { document.getElementById("seen").textContent = event.data; });</script>
+WIDTHS, HEIGHT = (1280, 400), 2000
+FRAME = f'<iframe src="probe.html" style="width: %dpx; height: {HEIGHT}px; border: 0; flex: none"></iframe>'
+PAGE = f"""
+<body style="margin: 0; display: flex">{"".join(FRAME % width for width in WIDTHS)}<pre id="seen"></pre>
+<script>
+const seen = document.getElementById("seen");
+addEventListener("message", (event) => {{ seen.textContent += event.data + "\\n"; }});
+</script></body>
 """
 
 
-def browse(folder, width, *options):
-    """What the browser prints about a page in a window of this width."""
-    window = [f"--user-data-dir={folder / 'profile'}", f"--window-size={width},2000"]
-    command = [BROWSER, *OPTIONS.split(), *window, *options]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
-
-
 @pytest.fixture(scope="module")
-def folder(report_page, tmp_path_factory):
-    """report.html, and the same page with the probe in it."""
+def browsed(report_page, tmp_path_factory):
+    """What the probe saw in the report at each width, and a screenshot of both side by side, from one browser."""
     folder = tmp_path_factory.mktemp("browser")
-    html = report_page.read_text(encoding="utf-8")
-    (folder / "report.html").write_text(html, encoding="utf-8")
-    (folder / "probe.html").write_text(html.replace("</body>", f"<script>{PROBE}</script></body>"), encoding="utf-8")
-    return folder
+    html = report_page.read_text(encoding="utf-8").replace("</body>", f"<script>{PROBE}</script></body>")
+    (folder / "probe.html").write_text(html, encoding="utf-8")
+    (folder / "page.html").write_text(PAGE, encoding="utf-8")
+    window = [f"--user-data-dir={folder / 'profile'}", f"--window-size={sum(WIDTHS)},{HEIGHT}"]
+    wanted = ["--virtual-time-budget=10000", "--dump-dom", f"--screenshot={folder / 'page.png'}"]
+    command = [BROWSER, *OPTIONS.split(), *window, *wanted, f"file://{folder / 'page.html'}"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    lines = unescape(re.search(r'<pre id="seen">(.*?)</pre>', shown, re.DOTALL).group(1)).splitlines()
+    return {found["width"]: found for found in map(json.loads, lines)}, Image.open(folder / "page.png").convert("RGB")
 
 
-@pytest.fixture(scope="module", params=[1280, 400])
-def seen(request, folder):
-    (folder / "frame.html").write_text(FRAME % request.param, encoding="utf-8")
-    html = browse(folder, 1400, "--virtual-time-budget=10000", "--dump-dom", f"file://{folder / 'frame.html'}")
-    found = json.loads(unescape(re.search(r'<pre id="seen">(.*?)</pre>', html, re.DOTALL).group(1)))
-    assert found["width"] == request.param
-    return found
+@pytest.fixture(params=WIDTHS)
+def seen(request, browsed):
+    return browsed[0][request.param]
 
 
 def test_the_page_is_as_wide_as_the_window(seen):
@@ -134,10 +133,8 @@ def test_zoom_and_move_act_on_both(seen):
     assert seen["moved"] == "scale(4) translate(-47.5%, -35%)"
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-def test_a_screenshot_shows_a_page(folder, width):
-    path = folder / f"{width}.png"
-    browse(folder, width, f"--screenshot={path}", f"file://{folder / 'report.html'}")
-    pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
-    assert Image.open(path).width == width
-    assert len(np.unique(pixels, axis=0)) > 1000  # text, charts and images, not an empty page
+@pytest.mark.parametrize(("left", "right"), [(0, WIDTHS[0]), (WIDTHS[0], sum(WIDTHS))])
+def test_a_screenshot_shows_a_page(browsed, left, right):
+    pixels = np.asarray(browsed[1].crop((left, 0, right, HEIGHT)), np.uint32) @ (1 << 16, 1 << 8, 1)
+    assert browsed[1].width == sum(WIDTHS)
+    assert len(np.unique(pixels)) > 1000  # text, charts and images, not an empty page

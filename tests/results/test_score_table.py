@@ -43,6 +43,20 @@ def runs(pipe_folder, finished, tmp_path, monkeypatch):
     return [*ROWS, *tiny_overrides(shape, tmp_path)]
 
 
+@pytest.fixture(scope="module")
+def shared(pipe_folder, finished, tmp_path_factory):
+    """Overrides of a folder with the finished runs, to which tests add runs of their own."""
+    folder = tmp_path_factory.mktemp("shared")
+    shutil.copytree(finished / "runs", folder / "runs")
+    return tiny_overrides(pipe_folder, folder)
+
+
+def completed(grid):
+    """Its rows, and their scores."""
+    rows = run_rows(grid)
+    return rows, [complete_run(row.run) for row in rows]
+
+
 def test_a_table_needs_no_weights_and_not_all_runs(runs, tmp_path, finished, capsys):
     table_command.main(runs)
     printed = capsys.readouterr().out
@@ -81,12 +95,10 @@ def test_nothing_finished_names_what_is_missing(runs, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_controls_set_the_floor_and_do_not_compete(pipe_folder, tmp_path):
+def test_controls_set_the_floor_and_do_not_compete(shared, tmp_path):
     """The excess is the paired difference to the real images of the same resolution; stars are for methods only."""
-    tiny = tiny_overrides(pipe_folder, tmp_path)
-    grid = read_grid(["experiment=table1", "resolution=x4", "method=direct,scalecrafter,real,real_grid", *tiny])
-    rows = run_rows(grid)
-    scores = [complete_run(row.run) for row in rows]
+    grid = read_grid(["experiment=table1", "resolution=x4", "method=direct,scalecrafter,real,real_grid", *shared])
+    rows, scores = completed(grid)
     table = collect(rows).set_index("method")
     assert table["kid_r_excess"]["real"] == table["kid_r_excess_se"]["real"] == 0
     value, error = as_estimate(scores[0], "kid_r").minus(as_estimate(scores[2], "kid_r"))
@@ -102,7 +114,7 @@ def test_controls_set_the_floor_and_do_not_compete(pipe_folder, tmp_path):
     assert "the floor" in note(collect(rows))
     assert "the floor" not in note(collect(rows[:2]))
     collect(rows).to_csv(tmp_path / "table1.csv", index=False)
-    (gallery,) = section(CONF / "experiment/table1.yaml", "table1", None, tmp_path / "runs", tmp_path)["galleries"]
+    (gallery,) = section(CONF / "experiment/table1.yaml", "table1", None, grid.runs, tmp_path)["galleries"]
     assert gallery["titles"] == ["direct", "scalecrafter", "real"]  # of a report: corruptions are not shown
     assert [[method for _, method, _ in row["tiles"]] for row in gallery["rows"]] == [gallery["titles"]] * 4
 
@@ -115,26 +127,23 @@ def test_note_says_how_many_settings_were_searched(tmp_path):
     assert search_note(pd.DataFrame({"model": ["sd15"]}), record) == ""
 
 
-def test_a_table_never_mixes_protocols(pipe_folder, tmp_path):
-    tiny = tiny_overrides(pipe_folder, tmp_path)
-    few, many = (build_run(compose_config(line)) for line in ([*tiny, "method=direct"], [*tiny, "prompts.limit=5"]))
+def test_a_table_never_mixes_protocols(shared):
+    few, many = (build_run(compose_config([*shared, "method=direct", *limit])) for limit in ([], ["prompts.limit=6"]))
     for run in (few, many):
         complete_run(run)
-    with pytest.raises(ValueError, match="cannot share a table: n is 4 and 5"):
+    with pytest.raises(ValueError, match="cannot share a table: n is 4 and 6"):
         collect([RunRow(few), RunRow(many)])
     a, b = ({"n": 3, "protocol": {"extractor": name}} for name in "ab")
     with pytest.raises(ValueError, match="one and three cannot share a table: extractor is a and b"):
         require_same_protocol([("one", "x4", a), ("two", "x4", a), ("three", "x16", b)])
 
 
-def test_a_grid_may_vary_the_number_of_prompts(pipe_folder, tmp_path):
+def test_a_grid_may_vary_the_number_of_prompts(shared):
     """Its rows are compared within a number, and no image is sampled or shown twice."""
-    tiny = [line for line in tiny_overrides(pipe_folder, tmp_path) if not line.startswith("prompts.limit")]
+    tiny = [line for line in shared if not line.startswith("prompts.limit")]
     line = ["experiment=table1", "resolution=x4", "method=direct,upscale", *tiny]
     grid = read_grid([*line, "prompts.limit=4,6"])
-    rows = run_rows(grid)
-    for row in rows:
-        complete_run(row.run)
+    rows, _ = completed(grid)
     assert [row.group for row in rows] == ["x4, limit 4", "x4, limit 6"] * 2
     table = collect(rows)
     assert list(table["n"]) == [4, 6, 4, 6]
@@ -148,13 +157,12 @@ def test_a_grid_may_vary_the_number_of_prompts(pipe_folder, tmp_path):
     assert [len(columns) for columns in gallery_columns(table, grid.runs).values()] == [2]
 
 
-def test_limits_beyond_the_prompts_that_exist_give_one_row(pipe_folder, tmp_path):
-    tiny = [line for line in tiny_overrides(pipe_folder, tmp_path) if not line.startswith("prompts.limit")]
+def test_limits_beyond_the_prompts_that_exist_give_one_row(shared, tmp_path):
+    tiny = [line for line in shared if not line.startswith("prompts.limit")]
     (tmp_path / "three.txt").write_text("a\nb\nc\n")
     line = [*tiny, "prompts=file", f"prompts.path={tmp_path / 'three.txt'}", "metrics.repetition=null"]
     grid = read_grid(["experiment=table1", "resolution=x4", "method=direct", "prompts.limit=paper,1k", *line])
-    for row in run_rows(grid):
-        complete_run(row.run)
+    completed(grid)
     done, missing = finished_rows(grid)
     assert [(row.variant, len(row.run.prompts)) for row in done] == [("limit paper", 3)]
     assert missing == []

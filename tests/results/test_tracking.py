@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import wandb
 from wandb.sdk.launch.sweeps import utils as sweeps
 from wandb.util import get_core_path
 
-from experiments import report, reproduce
+from experiments import report, reproduce, table
 from experiments.results.tracking import Tracker, tracked
 from experiments.scoring.runs import complete_run, score_run
 from experiments.setup.compose import compose_config
@@ -20,6 +21,7 @@ from experiments.setup.runs import build_run
 from tests.tiny import tiny_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = ["metrics.crops=null", "logger=wandb"]
 
 
 @pytest.fixture
@@ -30,11 +32,26 @@ def tiny(pipe_folder, tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))  # no key of whoever runs the tests
     monkeypatch.setattr(sys, "argv", ["test"])
-    return [*tiny_overrides(pipe_folder, tmp_path), "metrics.crops=null", "logger=wandb"]
+    return [*tiny_overrides(pipe_folder, tmp_path), *OPTIONS]
 
 
 def direct_run(overrides):
     return build_run(compose_config([*overrides, "method=direct"]))
+
+
+@pytest.fixture(scope="module")
+def complete(pipe_folder, tmp_path_factory):
+    """Runs of `tiny` with the one of `direct_run`, complete and not logged."""
+    run = direct_run([*tiny_overrides(pipe_folder, tmp_path_factory.mktemp("complete")), *OPTIONS[:1]])
+    complete_run(run)
+    return run.runs
+
+
+@pytest.fixture
+def again(tiny, complete, tmp_path):
+    """`tiny`, with its run there already."""
+    shutil.copytree(complete, tmp_path / "runs")
+    return tiny
 
 
 def records(file: Path) -> list[dict]:
@@ -88,19 +105,19 @@ def test_without_a_key_a_run_is_logged_offline(tiny):
     assert len(list(run.runs.glob(".wandb/wandb/offline-run-*/files/media/images/*"))) == 4
 
 
-def test_the_id_covers_the_images_and_how_they_are_scored(tiny):
+def test_the_id_covers_the_images_and_how_they_are_scored(again):
     """An ablation on fewer prompts shares images with the table, and does not overwrite its scores."""
     changes = ([], ["prompts.limit=3"], ["metrics.reference_seed=3"], ["sampler.steps=3"], ["logger.project=other"])
-    keys = [Tracker(direct_run([*tiny, *change])).key for change in changes]
+    keys = [Tracker(direct_run([*again, *change])).key for change in changes]
     assert len(set(keys)) == 4
     assert keys[0] == keys[-1]
-    finish(direct_run(tiny))
-    finish(direct_run([*tiny, "prompts.limit=3"]))
-    assert {identity_of(each)["run_id"] for each in logged(direct_run(tiny))} == set(keys[:2])
+    finish(direct_run(again))
+    finish(direct_run([*again, "prompts.limit=3"]))
+    assert {identity_of(each)["run_id"] for each in logged(direct_run(again))} == set(keys[:2])
 
 
-def test_nothing_is_sent_twice(tiny):
-    run = direct_run(tiny)
+def test_nothing_is_sent_twice(again):
+    run = direct_run(again)
     scores = finish(run)
     finish(run)
     with tracked(run) as tracker:
@@ -115,8 +132,8 @@ def test_nothing_is_sent_twice(tiny):
 
 
 @pytest.mark.parametrize("error", [ValueError("no\nroom"), KeyboardInterrupt("no room")])
-def test_a_failed_run_appears_and_ends(tiny, error):
-    run = direct_run(tiny)
+def test_a_failed_run_appears_and_ends(again, error):
+    run = direct_run(again)
     with pytest.raises(type(error)), tracked(run):
         raise error
     (found,) = logged(run)
@@ -162,25 +179,25 @@ def test_the_sweep_file_is_accepted_by_wandb_and_makes_command_lines_of_runs():
     assert {run.logger["name"] for run in composed} == {"wandb"}
 
 
-def test_an_experiment_groups_its_runs_and_adds_its_table_and_its_report(tiny):
+def test_an_experiment_groups_its_runs_and_adds_its_table_and_its_report(again):
     """The table under an id of its own, with charts and galleries; nothing of it twice."""
-    options = ["experiment=table1", *tiny, "resolution=x4", "method=direct"]
+    options = ["experiment=table1", *again, "resolution=x4", "method=direct"]
     reproduce.main(options)
-    folder, found = direct_run(tiny).runs, logged(direct_run(tiny))
+    folder, found = direct_run(again).runs, logged(direct_run(again))
     runs = [next(record["run"] for record in each if "run" in record) for each in found]
     assert [run["run_group"] for run in runs] == ["table1"] * 2
     assert sorted(run["job_type"] for run in runs) == ["aggregate", "run"]
     assert len({run["run_id"] for run in runs}) == 2
     media = {re.split(r"_\d+_", path.name)[0] for path in folder.glob(".wandb/wandb/offline-run-*/files/media/**/*.*")}
     assert {"table1", "gallery_x4", "zoom_x4", "table1_cost", "table1_repetition", "images"} <= media
-    report.main(tiny)
-    before = len(offline_runs(direct_run(tiny)))
-    text = json.dumps(logged(direct_run(tiny)))
+    report.main(again)
+    before = len(offline_runs(direct_run(again)))
+    text = json.dumps(logged(direct_run(again)))
     for name in ("report.html", "table1.csv", "table1.tex", "manifest.jsonl"):
         assert name in text
-    reproduce.main(options)
-    report.main(tiny)
-    assert len(offline_runs(direct_run(tiny))) == before
+    table.main(options)
+    report.main(again)
+    assert len(offline_runs(direct_run(again))) == before
 
 
 def test_a_failure_is_a_warning_and_the_run_is_complete(tiny, monkeypatch):

@@ -110,45 +110,32 @@ def test_verify_finds_what_an_unchanged_stamp_hides(tiny, monkeypatch):
     assert contents(run.folder) == before
 
 
-LONG = ["batch_size=1", "sampler.steps=40", "prompts.limit=3"]  # a second or two for each image
+LONG = ["method=direct", "batch_size=1", "sampler.steps=24", "prompts.limit=5"]  # half a second for each image
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(pipe_folder, tmp_path_factory):
-    """Contents of a long run."""
-    folder = tmp_path_factory.mktemp("whole")
-    return contents(generate_run(run_of([*tiny_overrides(pipe_folder, folder), "metrics=none", *LONG])))
-
-
-def test_a_rerun_after_kill_ends_with_the_same_files(tiny, tmp_path, uninterrupted):
-    """kill -9 once the run folder holds an image; then run again and compare with an uninterrupted run."""
-    process = start(*tiny, *LONG)
-    wait_until(lambda: list(tmp_path.glob("runs/folder-*/images/*.png")), process)
-    process.kill()
-    process.join(PATIENCE)
-    assert process.exitcode == -signal.SIGKILL
-    run = run_of([*tiny, *LONG])
-    assert 1 <= len(list(run.folder.glob("images/*.png"))) < 3
-    assert contents(generate_run(run)) == uninterrupted
+def test_a_run_that_is_stopped_or_killed_ends_with_the_same_files(tiny, tmp_path):
+    """Each time once an image more is there: by a signal, in one line, with the exit code of shells for that signal
+    and no traceback; then by kill -9. Compared with an uninterrupted run.
+    """
+    run, err = run_of([*tiny, *LONG]), tmp_path / "err"
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        images = len(list(run.folder.glob("images/*.png")))
+        process = start(*tiny, *LONG, err=str(err))
+        wait_until(lambda before=images: len(list(run.folder.glob("images/*.png"))) > before, process)
+        os.kill(process.pid, number)
+        process.join(PATIENCE)
+        assert images < len(list(run.folder.glob("images/*.png"))) < 5
+        if number == signal.SIGKILL:
+            assert process.exitcode == -number
+        else:
+            assert process.exitcode == 128 + number
+            last = f"stopped by {signal.Signals(number).name}: the same command goes on from here"
+            assert err.read_text().splitlines()[-1] == last
+            assert "Traceback" not in err.read_text()
+            assert not list(run.folder.rglob("*.tmp"))
+    uninterrupted = generate_run(run_of([*tiny, *LONG, f"paths.runs={tmp_path / 'whole'}"]))
+    assert contents(generate_run(run)) == contents(uninterrupted)
     assert not list(run.folder.rglob("*.tmp"))
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_run_within_seconds_and_it_resumes(tiny, tmp_path, number, uninterrupted):
-    """In one line, with the exit code of shells for that signal and no traceback."""
-    err = tmp_path / "err"
-    process = start(*tiny, *LONG, err=str(err))
-    wait_until(lambda: list(tmp_path.glob("runs/folder-*/images/*.png")), process)
-    os.kill(process.pid, number)
-    process.join(PATIENCE)
-    assert process.exitcode == 128 + number
-    name = signal.Signals(number).name
-    assert err.read_text().splitlines()[-1] == f"stopped by {name}: the same command goes on from here"
-    assert "Traceback" not in err.read_text()
-    run = run_of([*tiny, *LONG])
-    assert 1 <= len(list(run.folder.glob("images/*.png"))) < 3
-    assert not list(run.folder.rglob("*.tmp"))
-    assert contents(generate_run(run)) == uninterrupted
 
 
 def test_two_jobs_that_need_the_same_run_generate_it_once(tiny):

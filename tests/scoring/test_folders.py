@@ -1,6 +1,7 @@
 """`python -m experiments.score_folders` on folders that belong to no run."""
 
 import json
+import shutil
 import tarfile
 
 import numpy as np
@@ -24,14 +25,34 @@ class Grey(MeanColour):
     side, resizing = 100, "none"
 
 
-@pytest.fixture
-def folders(tmp_path):
+SIDES = {"images": [128] * 8, "real": [128] * 5 + [160] * 5 + [64] * 2}
+SEEDS = {"images": 1, "real": 2}
+
+
+@pytest.fixture(scope="module")
+def rendered():
     """Eight rendered scenes at 128x128, and twelve real ones of two sizes, two of them small."""
-    for folder, seed, sides in (("images", 1, [128] * 8), ("real", 2, [128] * 5 + [160] * 5 + [64] * 2)):
-        (tmp_path / folder).mkdir()
-        for i, (scene, side) in enumerate(zip(sample_scenes(len(sides), seed), sides, strict=True)):
-            Image.fromarray(render(scene, side, side)).save(tmp_path / folder / f"{i:02d}.png")
-    return tmp_path
+    found = {}
+    for kind, sides in SIDES.items():
+        scenes = sample_scenes(len(sides), SEEDS[kind])
+        found[kind] = [render(scene, side, side) for scene, side in zip(scenes, sides, strict=True)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def written(rendered, tmp_path_factory):
+    """These images as files, and what was extracted from them; not to be changed."""
+    folder = tmp_path_factory.mktemp("written")
+    for kind, images in rendered.items():
+        (folder / kind).mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(folder / kind / f"{i:02d}.png", compress_level=1)
+    return folder
+
+
+@pytest.fixture
+def folders(written, tmp_path):
+    return shutil.copytree(written, tmp_path, dirs_exist_ok=True)
 
 
 def run(folders, *options, capsys):
@@ -40,15 +61,11 @@ def run(folders, *options, capsys):
     return json.loads(capsys.readouterr().out)
 
 
-def test_scores_match_the_features_of_both_folders(folders, capsys):
+def test_scores_match_the_features_of_both_folders(folders, rendered, capsys):
     scores = run(folders, "--out", str(folders / "scores.json"), capsys=capsys)
     extractor = SceneFeatures()
-    sides = {"images": [128] * 8, "real": [128] * 5 + [160] * 5 + [64] * 2}
-    found = []
-    for folder, seed in (("images", 1), ("real", 2)):
-        scenes = zip(sample_scenes(len(sides[folder]), seed), sides[folder], strict=True)
-        found.append([extractor(render(scene, side, side)[None])[0] for scene, side in scenes])
-    expected = score_features(*map(np.stack, found), "r")
+    found = [np.stack([extractor(image[None])[0] for image in rendered[kind]]) for kind in ("images", "real")]
+    expected = score_features(*found, "r")
     for key in ("fid_r", "fid_r_se", "kid_r", "kid_r_se"):
         assert scores[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-6)
     assert scores["protocol"]["reference"]["n"] == 12
@@ -95,46 +112,50 @@ def test_saved_reference_replaces_its_images(folders, capsys):
         run(folders, "--reference", str(folders / "crops.npz"), "--crops", "64:3", capsys=capsys)
 
 
-def test_tar_shards_and_rendered_scenes_are_references(folders, capsys):
+def test_tar_shards_and_rendered_scenes_are_references(folders, rendered, capsys):
     expected = run(folders, capsys=capsys)
     with tarfile.open(folders / "real.tar", "w") as archive:
         for path in sorted((folders / "real").iterdir()):
             archive.add(path, path.name)
     found = run(folders, "--reference", str(folders / "real.tar"), capsys=capsys)
     assert found["fid_r"] == expected["fid_r"]
-    rendered = run(folders, "--reference", "scenes", "--scenes", "20", capsys=capsys)
-    assert rendered["protocol"]["reference"]["source"] == "20 scenes rendered at 128x128, seed 2"
-    extractor = SceneFeatures()
-    real = [extractor(render(scene, 128, 128)[None])[0] for scene in sample_scenes(20, 2)]
-    images = [extractor(render(scene, 128, 128)[None])[0] for scene in sample_scenes(8, 1)]
-    assert rendered["fid_r"] == pytest.approx(score_features(np.stack(images), np.stack(real), "r")["fid_r"], rel=1e-3)
+    scores = run(folders, "--reference", "scenes", "--scenes", "9", capsys=capsys)
+    assert scores["protocol"]["reference"]["source"] == "9 scenes rendered at 128x128, seed 2"
+    real = [render(scene, 128, 128) for scene in sample_scenes(9, 2)]
+    sides = (SceneFeatures()(np.stack(images)) for images in (rendered["images"], real))
+    assert scores["fid_r"] == pytest.approx(score_features(*sides, "r")["fid_r"], rel=1e-3)
 
 
 def test_statistics_of_libraries_are_references(folders, inception_file, tmp_path, capsys, monkeypatch):
-    """torch-fidelity's features of the real images give the scores of the images, its moments the FID alone."""
+    """torch-fidelity's features of the real images give the scores of the images, its moments the FID alone: with a
+    covariance of 4 in each dimension, of the real images by their singular values.
+    """
     monkeypatch.setattr(library_statistics, "INCEPTION_SHA256", sha256_of_file(inception_file))
     for kind in ("images", "real"):  # Inception takes its time
-        for path in sorted((folders / kind).iterdir())[4:]:
+        for path in sorted((folders / kind).iterdir())[3:]:
             path.unlink()
     legacy = ["--features", "inception", "--weights", str(inception_file), "--resize", "legacy"]
     expected = run(folders, *legacy, "--save-reference", str(tmp_path / "real.npz"), capsys=capsys)
     features = np.load(tmp_path / "real.npz")["features"]
     names = [tmp_path / f"real-inception-v3-compat-{kind}-2048.pt" for kind in ("features", "stat-fid")]
     torch.save(torch.from_numpy(features), names[0])
-    torch.save({"mu": features.mean(axis=0), "sigma": np.cov(features, rowvar=False)}, names[1])
-    found, alone = (run(folders, *legacy, "--reference", str(name), capsys=capsys) for name in names)
+    torch.save({"mu": features.mean(axis=0) + 0.5, "sigma": 4 * np.eye(2048)}, names[1])
+    found = run(folders, *legacy, "--reference", str(names[0]), capsys=capsys)
+    real = ["--images", str(folders / "real"), "--reference", str(names[1])]
+    alone = run(folders, *legacy, *real, capsys=capsys)
     for key in ("fid_r", "kid_r", "fid_r_se"):
         assert found[key] == pytest.approx(expected[key])
-    assert alone["fid_r"] == pytest.approx(expected["fid_r"], rel=1e-4)
+    roots = np.linalg.svd(features - features.mean(axis=0), compute_uv=False).astype(float) / 2**0.5
+    assert alone["fid_r"] == pytest.approx(2048 * (0.5**2 + 4) + (roots**2 - 2 * 2 * roots).sum(), rel=1e-5)
     assert "kid_r" not in alone
     assert alone["protocol"]["reference"]["n"] is None
-    for options, message in (
-        (["--resize", "clean"], "its resizing is legacy, to 299x299, here it is clean"),
-        (["--crops", "64:2"], "its crops is whole images, here it is 2 crops of 64x64"),
-        (["--also", "precision_recall"], "precision_recall need the reference's features"),
+    for options, name, message in (
+        (["--resize", "clean"], names[0], "its resizing is legacy, to 299x299, here it is clean"),
+        (["--crops", "64:2"], names[0], "its crops is whole images, here it is 2 crops of 64x64"),
+        (["--also", "precision_recall"], names[1], "precision_recall need the reference's features"),
     ):
         with pytest.raises(ValueError, match=message):
-            run(folders, *legacy, *options, "--reference", str(names[1]), capsys=capsys)
+            run(folders, *legacy, *options, "--reference", str(name), capsys=capsys)
 
 
 def test_two_methods_on_the_same_prompts(folders, capsys):

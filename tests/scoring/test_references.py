@@ -1,5 +1,7 @@
 """Reference sets: how their images are read."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,7 +10,7 @@ from threadpoolctl import threadpool_info
 from eval.crops import WHOLE, Crops
 from eval.images import ImageFile
 from eval.index import look_up
-from experiments.scenes.rendered import single_threaded_processes
+from experiments.scenes.rendered import rendered_images, renderers
 from experiments.scoring.references import reference_features
 from experiments.setup.runs import ReferenceSpec
 from tests.eval.helpers import MeanColour
@@ -33,8 +35,14 @@ def test_an_image_is_decoded_once_if_all_croppings_use_the_same(small, decoded, 
     assert (len(whole.features), len(crops.features)) == (5, 2 * (5 - small))
 
 
-def test_processes_that_render_have_one_thread_of_blas():
-    with single_threaded_processes() as processes:
-        pools = processes.submit(threadpool_info).result()
+def test_many_scenes_are_rendered_by_processes_with_one_thread_of_blas_and_few_in_this_one():
+    """The same pixels."""
+    image, found = rendered_images(1, 3, 24, 32)[0], []
+    for pixels, here in ((24 * 32, True), (512 * 256**2, False)):
+        with renderers(pixels) as pool:
+            found.append(pool.submit(image.pixels).result())
+            assert (pool.submit(os.getpid).result() == os.getpid()) == here
+            pools = pool.submit(threadpool_info).result()
     assert pools
     assert {pool["num_threads"] for pool in pools} == {1}
+    np.testing.assert_array_equal(*found)

@@ -56,7 +56,7 @@ def test_a_completed_run_has_all_scores(tiny):
     assert metrics["repetition"] >= 0
     assert metrics["seconds_per_image"] > 0
     protocol = metrics["protocol"]
-    assert protocol["reference"]["n"] == 12
+    assert protocol["reference"]["n"] == 6
     assert protocol["extractor_sha256"] == protocol["accuracy_sha256"] == SceneFeatures().digest
     assert protocol["crop_extractor_sha256"] == DetailFeatures().digest
     assert protocol["repetition_sha256"] == SceneCounter().digest
@@ -106,7 +106,7 @@ def test_missing_images_are_named(tiny):
         ("metrics.repetition=boxes", "metrics.repetition is null, scenes or windows"),
         ("metrics.also=[fd]", "unknown metric 'fd'"),
         ("metrics.reference=/nowhere", "/nowhere"),
-        ("metrics.reference_minimum=13", "has 12 images for whole images: a score needs at least 13"),
+        ("metrics.reference_minimum=7", "has 6 images for whole images: a score needs at least 7"),
         ("metrics.reference=/nowhere.npz", "no reference at /nowhere.npz"),
         ("metrics.reference='cleanfid:nothing'", "clean-fid has no statistics 'nothing'"),
         ("metrics.crops=ten", "unknown crops 'ten'"),

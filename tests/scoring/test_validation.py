@@ -12,6 +12,7 @@ from PIL import Image
 from eval.corruptions import CORRUPTIONS
 from eval.crops import WHOLE, Crops
 from eval.fid import features_to_fid
+from experiments import validate_metrics
 from experiments.sampling.manifest import NAME, save_image
 from experiments.scenes.rendered import rendered_images
 from experiments.scenes.renderer.scene import render
@@ -26,7 +27,6 @@ from experiments.scoring.copy_counts import (
     rendered_with_copies,
 )
 from experiments.scoring.validation import (
-    COPIES,
     KINDS,
     WORSE,
     CorruptedImage,
@@ -35,7 +35,6 @@ from experiments.scoring.validation import (
     measure_responses,
     what_scores_see,
 )
-from experiments.validate_metrics import main
 
 
 def test_corrupted_image_keeps_name_and_size_and_changes_its_digest():
@@ -57,17 +56,18 @@ def crop_features(extractor, cropping, images):
 def test_responses_are_differences_to_the_untouched_images(monkeypatch, tmp_path):
     monkeypatch.setattr(validation, "CORRUPTIONS", {"blur": CORRUPTIONS["blur"]})
     monkeypatch.setattr(validation, "KINDS", ("blur", "copies"))
-    scenes, features = rendered_images(6, 5, 64, 64), SceneFeatures()
-    others, detail, crops = rendered_images(12, 6, 64, 64), DetailFeatures(), Crops(32, 2)
+    monkeypatch.setattr(validation, "COPIES", {1: 2, 2: 4})
+    scenes, features = rendered_images(4, 5, 64, 64), SceneFeatures()
+    others, detail, crops = rendered_images(8, 6, 64, 64), DetailFeatures(), Crops(32, 2)
     reference = features(np.stack([image.pixels() for image in others]))
     crop_reference = crop_features(detail, crops, others)
     scorer = SceneScorer(scenes, features, [WHOLE, crops], [reference, crop_reference], tmp_path)
     responses = measure_responses(scorer).set_index(["corruption", "step", "score"])
-    assert len(responses) == (5 + 1 + len(COPIES)) * len(WORSE)
+    assert len(responses) == (5 + 3) * len(WORSE)
     assert (responses.xs(0, level="step")["difference"] == 0).all()
 
     real = np.stack([image.pixels() for image in scenes])
-    copies = np.stack([copied(image, COPIES[2]).pixels() for image in scenes])
+    copies = np.stack([copied(image, 4).pixels() for image in scenes])
     repetition = responses.loc["copies", 2, "repetition"]
     assert repetition["strength"] == "4"
     assert repetition["difference"] == pytest.approx((SceneCounter()(copies) - SceneCounter()(real)).mean(), abs=1e-5)
@@ -167,12 +167,13 @@ def test_images_of_runs_are_found_with_their_scenes(runs):
         generated_images(runs)
 
 
-def test_command_writes_counts_beside_hand_counts(runs, tmp_path, capsys):
+def test_command_writes_counts_beside_hand_counts(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(validate_metrics, "RENDERED", 16)
     hand = tmp_path / "hand.csv"
     hand.write_text("image,method,resolution,hand\n000001,direct,64x64,3\n")
     results = tmp_path / "results"
     options = ["--counts-only", "--size", "64", "--runs", str(runs), "--hand-counts", str(hand)]
-    main([*options, "--results", str(results)])
+    validate_metrics.main([*options, "--results", str(results)])
     counts = pd.read_csv(results / "copy_counts.csv", dtype={"image": str})
     assert counts["hand"].fillna(0).tolist() == [0, 3]
     assert Image.open(results / "copy_counts.png").width > 0
@@ -182,7 +183,7 @@ def test_command_writes_counts_beside_hand_counts(runs, tmp_path, capsys):
 @pytest.mark.slow
 def test_command_writes_responses_of_all_scores(tmp_path):
     options = ["--size", "64", "--images", "4", "--crops", "32:1", "--cache", str(tmp_path / "cache")]
-    main([*options, "--results", str(tmp_path)])
+    validate_metrics.main([*options, "--results", str(tmp_path)])
     responses = pd.read_csv(tmp_path / "metric_response.csv")
     assert set(responses["corruption"]) == set(KINDS)
     assert set(responses["score"]) == set(WORSE)

@@ -5,6 +5,7 @@ from experiments.setup.models import resolve_dtype
 DAMPED = ["scalecrafter.noise_damped_tau=40", "scalecrafter.noise_damped_dilation={down_blocks.0: 3, up_blocks.3: 3}"]
 DISPERSED = ["scalecrafter.dispersed=[mid_block]", "scalecrafter.dispersed_tau=40"]
 SYNC = ["method=syncdiffusion", "syncdiffusion.weight=500"]
+UPSCALED = ["method=upscale_sd", "upscale_sd.model=@UPSCALER", "upscale_sd.steps=2"]
 WINDOWS = ["method=multidiffusion", "multidiffusion.stride=4"]
 
 # Option (and when) -> (what it needs to act, another value): those that change images, and those that do not.
@@ -55,10 +56,10 @@ CHANGES = {
     "syncdiffusion.decay": (SYNC, "syncdiffusion.decay=0.1"),
     "syncdiffusion.sync_steps": (SYNC, "syncdiffusion.sync_steps=1"),
     "syncdiffusion.anchor": (SYNC, "syncdiffusion.anchor=first"),
-    "upscale_sd.model": (["method=upscale_sd", "upscale_sd.model=@UPSCALER"], "upscale_sd.model=@OTHER_UPSCALER"),
-    "upscale_sd.steps": (["method=upscale_sd", "upscale_sd.model=@UPSCALER"], "upscale_sd.steps=3"),
-    "upscale_sd.guidance_scale": (["method=upscale_sd", "upscale_sd.model=@UPSCALER"], "upscale_sd.guidance_scale=2"),
-    "upscale_sd.noise_level": (["method=upscale_sd", "upscale_sd.model=@UPSCALER"], "upscale_sd.noise_level=90"),
+    "upscale_sd.model": (UPSCALED, "upscale_sd.model=@OTHER_UPSCALER"),
+    "upscale_sd.steps": (UPSCALED, "upscale_sd.steps=3"),
+    "upscale_sd.guidance_scale": (UPSCALED, "upscale_sd.guidance_scale=2"),
+    "upscale_sd.noise_level": (UPSCALED, "upscale_sd.noise_level=90"),
 }
 KEEPS = {
     "model.path": ([], "model.path=@SAME_WEIGHTS"),
@@ -81,7 +82,7 @@ KEEPS = {
     "multidiffusion.window_batch": (WINDOWS, "multidiffusion.window_batch=2"),
     "syncdiffusion.recompute": (SYNC, "syncdiffusion.recompute=true"),
     "multidiffusion.crop_coordinates": (WINDOWS, "multidiffusion.crop_coordinates=true"),
-    "upscale_sd.model": (["method=upscale_sd", "upscale_sd.model=@UPSCALER"], "upscale_sd.model=@SAME_UPSCALER"),
+    "upscale_sd.model": (UPSCALED, "upscale_sd.model=@SAME_UPSCALER"),
     "scalecrafter.tau, of another method": (["method=direct"], "scalecrafter.tau=20"),
     "multidiffusion.stride, of another method": (["method=attention_scaling"], "multidiffusion.stride=4"),
     "syncdiffusion.weight, of another method": (WINDOWS, "syncdiffusion.weight=500"),

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from experiments.setup.architecture import load_architecture
+from experiments.setup.architecture import load_architecture, read_architecture
 from experiments.setup.compose import compose_config
 from experiments.setup.models import ModelSource, load_pipeline
 from experiments.setup.runs import model_source
@@ -64,10 +64,12 @@ def test_tensor_sizes_follow_the_dtype(save_pipeline):
         pipe = load_architecture(ModelSource("sdxl", folder, dtype=dtype))
         assert {p.itemsize for p in pipe.unet.parameters()} == {size}
         assert {p.itemsize for p in pipe.text_encoder_2.parameters()} == {size}
-    overflows = load_architecture(source_of("model=sdxl", "model.dtype=float16"))
+    overflows = load_architecture(ModelSource("sdxl", folder, dtype="float16"))
     assert overflows.vae.dtype == torch.float32  # as the pipeline decodes
     assert overflows.unet.dtype == torch.bfloat16
-    assert load_architecture(source_of("model=sd15", "model.dtype=float16")).vae.dtype == torch.bfloat16
+    sd15 = load_architecture(ModelSource("sd15", str(save_pipeline("sd15")), dtype="float16"))
+    assert sd15.vae.dtype == torch.bfloat16
+    assert read_architecture(source_of("model=sdxl"))["vae"].get("force_upcast", True)
 
 
 def test_unknown_incomplete_or_unsupported_models_raise(save_pipeline, tmp_path):

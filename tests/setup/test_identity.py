@@ -20,6 +20,8 @@ from experiments.setup.runs import build_run
 from tests.setup.options import AFTERWARDS, CHANGES, KEEPS, NAMES, OPEN
 from tests.tiny import tiny_overrides, tiny_upscaler, tiny_vae
 
+pytestmark = pytest.mark.usefixtures("own_convolutions")
+
 
 class Brightness:
     """Another distance than the tiny pipeline's own."""

@@ -6,13 +6,15 @@ line below it for what they share.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from experiments.results.reading import CONTROLS
-from experiments.setup.runs import Run
 from scalecrafter.pipeline import is_sdxl
+
+if TYPE_CHECKING:
+    from experiments.setup.runs import Run
 
 RECIPE = {
     "scheduler": "scheduler",

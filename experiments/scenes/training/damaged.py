@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from eval.corruptions import CORRUPTIONS, STEPS
 from eval.files import open_atomically
-from experiments.scenes.rendered import single_threaded_processes
+from experiments.scenes.rendered import renderers
 from experiments.scenes.renderer.scene import BACKGROUNDS, Scene, render, sample_scenes
 
 CROP_PX = 64  # what the network is trained on
@@ -110,7 +110,7 @@ def damaged_crops(sources: tuple[CropSource, ...], seed: int, cache: Path) -> Da
     if not cache.exists():
         scenes = iter(sample_scenes(sum(source.scenes for source in sources), seed))
         parts: list[DamagedCrops] = []
-        with single_threaded_processes() as pool:
+        with renderers(sum(source.scenes * source.size_px**2 for source in sources)) as pool:
             for source in sources:
                 chosen = [next(scenes) for _ in range(source.scenes)]
                 make = partial(crops_of, size_px=source.size_px, count=source.crops)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from eval.files import open_atomically
-from experiments.scenes.rendered import single_threaded_processes
+from experiments.scenes.rendered import renderers
 from experiments.scenes.renderer.scene import Scene, placement, render, sample_scenes
 
 # Seeds of `sample_scenes`, one for each purpose; COUNTING_SEED to + 9 for sets of other shapes.
@@ -71,7 +71,7 @@ def rendered(scenes: list[Scene], size_px: int | tuple[int, int], cache: Path) -
     if not cache.exists():
         height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
         render_one = partial(render, height=height, width=width)
-        with single_threaded_processes() as pool:
+        with renderers(len(scenes) * height * width) as pool:
             results = pool.map(render_one, scenes, chunksize=64)
             images = list(tqdm(results, total=len(scenes), desc=f"rendering {cache.stem}"))
         with open_atomically(cache) as stream:
