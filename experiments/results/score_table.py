@@ -175,17 +175,23 @@ def resolution_note(table: pd.DataFrame) -> str:
 
 
 def search_note(table: pd.DataFrame, record: Path = SEARCH_RECORD) -> str:
-    """How many settings of each method were tried on scenes, from the record of `experiments.search`."""
+    """How many settings of the table's methods were tried on scenes, and what was better, from the record of
+    `experiments.search`.
+    """
     if set(table["model"]) != {"scenes"}:
         return ""
-    if not record.exists():
+    tried = pd.read_csv(record, keep_default_na=False) if record.exists() else pd.DataFrame(columns=["method"])
+    tried = tried[tried["method"].isin(table["method"])]
+    if tried.empty:
         return "No settings were searched for scenes."
-    tried = pd.read_csv(record)
     counts = [
         f"{method} {', '.join(f'{n} at {size}' for size, n in group.groupby('resolution', sort=False).size().items())}"
         for method, group in tried.groupby("method", sort=False)
     ]
-    return f"Settings tried on other prompts and seeds: {'; '.join(counts)}."
+    better = tried[tried["chosen"] & (tried["candidate"] != "")]
+    found = [f"{row.method} at {row.resolution} with {row.candidate}" for row in better.itertuples()]
+    result = f"better: {'; '.join(found)}" if found else "none was significantly better than those configured"
+    return f"Settings tried on other prompts and seeds: {'; '.join(counts)}; {result}."
 
 
 def prompt_counts(table: pd.DataFrame) -> str:

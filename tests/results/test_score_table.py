@@ -119,12 +119,26 @@ def test_controls_set_the_floor_and_do_not_compete(shared, tmp_path):
     assert [[method for _, method, _ in row["tiles"]] for row in gallery["rows"]] == [gallery["titles"]] * 4
 
 
-def test_note_says_how_many_settings_were_searched(tmp_path):
-    table, record = pd.DataFrame({"model": ["scenes", "scenes"]}), tmp_path / "search.csv"
+def test_note_says_what_settings_were_searched(tmp_path):
+    table, record = pd.DataFrame({"model": "scenes", "method": ["a", "b"]}), tmp_path / "search.csv"
     assert search_note(table, record) == "No settings were searched for scenes."
-    record.write_text("method,resolution,stage\nb,x4,one\nb,x4,two\nb,x16,one\na,x4,one\n")
-    assert search_note(table, record) == "Settings tried on other prompts and seeds: b 2 at x4, 1 at x16; a 1 at x4."
-    assert search_note(pd.DataFrame({"model": ["sd15"]}), record) == ""
+    lines = [
+        "method,resolution,candidate,chosen",
+        "b,x4,,True",
+        "b,x4,b=1,False",
+        "b,x16,,True",
+        "a,x4,,True",
+        "c,x4,,True",
+    ]
+    record.write_text("\n".join(lines))
+    tried = "Settings tried on other prompts and seeds: b 2 at x4, 1 at x16; a 1 at x4; "
+    assert search_note(table, record) == tried + "none was significantly better than those configured."
+    record.write_text("\n".join(lines).replace("b,x4,,True", "b,x4,,False").replace("b=1,False", "b=1,True"))
+    assert search_note(table, record) == tried + "better: b at x4 with b=1."
+    assert search_note(pd.DataFrame({"model": ["scenes"], "method": ["d"]}), record) == search_note(
+        table, tmp_path / "no"
+    )
+    assert search_note(pd.DataFrame({"model": ["sd15"], "method": ["a"]}), record) == ""
 
 
 def test_a_table_never_mixes_protocols(shared):
