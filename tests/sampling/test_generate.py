@@ -14,7 +14,7 @@ from PIL import Image
 from eval.images import ImageFile
 from experiments.sampling import batches, generate
 from experiments.sampling.generate import generate_run
-from experiments.sampling.manifest import read_records
+from experiments.sampling.manifest import merge_manifests, read_records
 from experiments.setup.architecture import Model
 from experiments.setup.compose import compose_config
 from experiments.setup.identity import environment
@@ -138,12 +138,31 @@ def test_a_run_that_is_stopped_or_killed_ends_with_the_same_files(tiny, tmp_path
     assert not list(run.folder.rglob("*.tmp"))
 
 
-def test_two_jobs_that_need_the_same_run_generate_it_once(tiny):
+@pytest.mark.parametrize("name", ["config.yaml", "environment.json"])
+def test_a_job_that_starts_while_another_removes_temporary_files(tiny, monkeypatch, name):
+    """The other one has the folder's lock and begins to merge manifests, just before a file gets its name."""
+    run, flush, removed = run_of(tiny), os.fsync, []
+
+    def flush_late(descriptor):
+        flush(descriptor)
+        if not removed and (found := list(run.folder.glob(f".{name}.*.tmp"))):
+            removed.extend(found)
+            merge_manifests(run.folder, [])
+
+    monkeypatch.setattr(os, "fsync", flush_late)
+    generate_run(run)
+    assert removed
+    assert (run.folder / name).is_file()
+    assert len(list(run.folder.glob("images/*.png"))) == 4
+
+
+def test_two_jobs_that_need_the_same_run_generate_it_once(tiny, tmp_path):
     """Started together; the second waits and finds it complete."""
-    jobs = [start(*tiny, "sampler.steps=15") for _ in range(2)]
+    said = [tmp_path / "0", tmp_path / "1"]
+    jobs = [start(*tiny, "sampler.steps=15", err=str(err)) for err in said]
     for job in jobs:
         job.join(PATIENCE)
-    assert [job.exitcode for job in jobs] == [0, 0]
+    assert [job.exitcode for job in jobs] == [0, 0], [err.read_text() for err in said]
     run = run_of([*tiny, "sampler.steps=15"])
     assert len((run.folder / "manifest.jsonl").read_text().splitlines()) == 4
     costs = (run.folder / "costs.jsonl").read_text().splitlines()
