@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.setup.compose import check_name, compose_config, explained
 
 OWN_COLUMNS = ("resolution", "method")  # every other key of a grid is part of the variant
 DEFAULT = "table1"
+SIGNS = {OverrideType.ADD: "+", OverrideType.FORCE_ADD: "++"}  # before a key that the configuration does not have
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def read_grid(overrides: Sequence[str]) -> Grid:
     own = set(axes)
     axes |= {override.key_or_group: values_of(override) for override in given}
     asked = {override.key_or_group for override in given}
+    signs = {override.key_or_group: SIGNS.get(override.type, "") for override in given}
     rules = skip_rules(config)
     skip = tuple(rule for rule in rules if not rule.keys() <= asked)
     rows: dict[tuple[str, ...], str] = {}
@@ -73,7 +75,7 @@ def read_grid(overrides: Sequence[str]) -> Grid:
     for combination in itertools.product(*axes.values()):
         values = dict(zip(axes, combination, strict=True))
         if not left_out(skip, values):
-            line = tuple(f"{key}={value}" for key, value in values.items())
+            line = tuple(f"{signs.get(key, '')}{key}={value}" for key, value in values.items())
             rows.setdefault(line, ", ".join(label(key, values[key]) for key in labelled))
     check_name("experiment", config.experiment.name)
     plot = OmegaConf.to_container(config.experiment.plot) if config.experiment.plot else None

@@ -129,3 +129,10 @@ def test_sweeps_without_values_are_refused():
         read_grid(["seed=interval(0,1)"])
     with pytest.raises(ValueError, match="no viable alternative|mismatched|extraneous"):
         read_grid(["seed=[1"])
+
+
+def test_keys_that_are_added_are_added_in_each_row():
+    """As one of a launcher, which its schema does not have."""
+    line = ["hydra/launcher=submitit_local", "+hydra.launcher.max_num_timeout=2", "++seed=3,4"]
+    rows = [compose_config(row.overrides, with_hydra=True) for row in read_grid(line).rows]
+    assert [(row.seed, row.hydra.launcher.max_num_timeout) for row in rows] == [(3, 2), (4, 2)]
