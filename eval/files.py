@@ -33,9 +33,21 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write ``data`` (text as UTF-8) to ``path`` with `open_atomically`."""
+    """Write ``data`` (text as UTF-8) to ``path`` with `open_atomically`.
+
+    Who cleans a folder up after killed processes may remove the temporary file of this one too: then it is written
+    again.
+    """
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    try:
+        _write(path, content)
+    except FileNotFoundError:
+        _write(path, content)
+
+
+def _write(path: Path, content: bytes) -> None:
     with open_atomically(path) as file:
-        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+        file.write(content)
 
 
 def make_folder(folder: Path) -> None:

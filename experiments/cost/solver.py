@@ -1,7 +1,7 @@
 """`python -m experiments.cost.solver`: seconds for a Fréchet distance from statistics, ours and the libraries', and
 for KID of features with its standard error over prompts.
 
-All are timed in one process; each time is the fastest of several repeats.
+All are timed in one process; each time is the fastest of several repeats, that of KID a single one.
 """
 
 from __future__ import annotations

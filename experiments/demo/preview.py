@@ -173,7 +173,7 @@ def caption(run: Run, prompt: Prompt, budget: float) -> list[str]:
         f'"{prompt.text}" (seed {run.seed}), by the model {run.model.name}, trained at {height}x{width}; {recipe}.',
         "All images are shown at one size; x4, x16: times the training area; evals: calls of the U-Net, in guidance "
         "pairs at the training size.",
-        f"Seconds of one image on {device} in {run.model.dtype}; grey: left out, to take {budget:g} s for all others.",
+        f"Seconds of one image on {device} in {run.model.dtype}; grey: left out to stay within {budget:g} s.",
     ]
 
 

@@ -77,19 +77,9 @@ def prepare_folder(run: Run) -> None:
         raise OSError(f"the disk of {folder.parent} has less than the {needed / 1e6:.0f} MB that this run may need")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     if not existing.exists():
-        write_beside_others(existing, text)
+        write_atomically(existing, text)
     if recorded_environment(folder) is None:  # of the first process; costs*.jsonl has that of every batch
-        write_beside_others(folder / ENVIRONMENT, json.dumps(first_environment(folder), indent=2) + "\n")
-
-
-def write_beside_others(path: Path, data: bytes | str) -> None:
-    """Write a file before this process has the folder's lock. The one that has it may be removing temporary files of
-    killed processes, and this one's with them: then write it again.
-    """
-    try:
-        write_atomically(path, data)
-    except FileNotFoundError:
-        write_atomically(path, data)
+        write_atomically(folder / ENVIRONMENT, json.dumps(first_environment(folder), indent=2) + "\n")
 
 
 def is_complete(run: Run) -> bool:

@@ -57,6 +57,22 @@ def test_concurrent_writers_leave_one_complete_file(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_temporary_file_that_is_cleaned_up_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flush, removed = os.fsync, []
+
+    def clean_up(descriptor: int) -> None:
+        flush(descriptor)
+        if not removed:
+            removed.extend(tmp_path.glob("*.tmp"))
+            removed[0].unlink()
+
+    monkeypatch.setattr(os, "fsync", clean_up)
+    write_atomically(tmp_path / "a.json", "new")
+    assert removed
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == "new"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     """The limit on a file's size stands for the disk: a write fails half way."""
     write_atomically(tmp_path / "a", b"old")
