@@ -49,7 +49,7 @@ class ScaleCrafterCascade(SDEdit):
     space: str = "rgb"
     skip: float = 0.5
     scalecrafter: ScaleCrafter = field(default_factory=ScaleCrafter)
-    tau: int | None = 35
+    tau: int | None = 30
     noise_damped: bool = False
 
     def __post_init__(self) -> None:
