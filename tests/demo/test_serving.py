@@ -2,13 +2,15 @@
 
 import asyncio
 import re
+import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
-from tests import commands
+from tests.commands import ROOT
 
-pytest.importorskip("gradio", reason="gradio is missing")
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is missing")
 
 
 def answer(kind, *chunks):
@@ -53,9 +55,12 @@ def test_other_answers_pass_as_they_are():
 
 
 def test_help_needs_no_model():
-    done = commands.run("--help", module="experiments.demo")
-    assert done.returncode == 0
+    command = [sys.executable, "-X", "importtime", "-m", "experiments.demo", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "this machine alone" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in imported
+    assert not {"torch", "gradio", "hydra"} & imported
 
 
 @pytest.mark.parametrize(

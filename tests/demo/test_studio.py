@@ -89,7 +89,7 @@ def test_the_least_recently_seen_images_are_dropped(studio, monkeypatch):
 def test_estimates_come_from_what_was_drawn(studio):
     """In proportion to the FLOPs, which grow with the area."""
     studio.warm_up()
-    small, large = CHOICE.direct(), replace(CHOICE.direct(), height=128, width=128)
+    small, large = CHOICE.direct(), replace(CHOICE.direct(), height=96)
     assert studio.seconds(large) > studio.seconds(small) > 0
     done = studio.start(replace(small, seed=99)).future.result()
     assert studio.seconds(small) == pytest.approx(done.seconds)

@@ -76,7 +76,7 @@ def test_tiles_have_no_seam_and_no_shift_in_tone(scenes_vae, latents):
 
 def test_stable_diffusions_decoder_gives_the_same_with_little_more_work(contrasts):
     """Tiles that do not divide the latent."""
-    vae = narrow_vae()
+    vae, contrasts = narrow_vae(), contrasts[..., :22, :13]
     with FlopCounterMode(display=False) as at_once:
         whole = decoded(vae, contrasts)
     with tiled_decoding(vae, tile_size=9), FlopCounterMode(display=False) as in_tiles:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 from diffusers import (
@@ -18,6 +19,7 @@ from diffusers import (
     PNDMScheduler,
 )
 
+from scalecrafter.pipeline import sampling_timesteps
 from scalecrafter.schedule import factors_at, reference_step, training_timestep
 from scalecrafter.settings import Settings, available_settings
 
@@ -130,3 +132,11 @@ def test_schedulers_that_pass_the_logarithm_of_sigma_follow_the_noise_level(sche
 def test_schedulers_without_a_known_noise_level_are_refused():
     with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler"):
         training_timestep(FlowMatchEulerDiscreteScheduler(), 500.0)
+
+
+def test_timesteps_are_asked_of_a_copy():
+    """A scheduler that is in use keeps its own, and what it was used for changes nothing."""
+    scheduler = DDIMScheduler(steps_offset=1)
+    scheduler.set_timesteps(7)
+    assert sampling_timesteps(SimpleNamespace(scheduler=scheduler), 5) == [801, 601, 401, 201, 1]
+    assert len(scheduler.timesteps) == 7

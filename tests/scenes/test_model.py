@@ -94,7 +94,7 @@ def test_networks_are_built_as_they_are_stored(scenes_pipe):
 @pytest.mark.parametrize(("side", "least"), [(128, 29), (512, 32)])
 def test_autoencoder_reconstructs_unseen_scenes(scenes_pipe, side, least):
     """At the base size and at 16 times its area, measured here and in the report, in dB."""
-    images = render_all(sample_scenes(12 if side == BASE_PX else 1, UNSEEN), side, side)
+    images = render_all(sample_scenes(6 if side == BASE_PX else 1, UNSEEN), side, side)
     assert psnr(scenes_pipe.vae, images, batch=8) >= least
     name = "autoencoder_psnr_db" + ("" if side == BASE_PX else f"_{side}")
     assert json.loads((WEIGHTS / "report.json").read_text())[name] >= least

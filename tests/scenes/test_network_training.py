@@ -227,8 +227,8 @@ def test_counter_trains_and_is_measured(tmp_path):
 
 
 def test_a_network_learns_its_training_set(tmp_path):
-    """A dozen scenes within twenty-four steps: colours, which are the easiest to tell."""
-    schedule = replace(structure.SCHEDULE, steps=24, batch=12, warmup=5, ema=0.5)
+    """A dozen scenes within twelve steps: colours, which are the easiest to tell."""
+    schedule = replace(structure.SCHEDULE, steps=12, batch=12, warmup=3, ema=0.5)
     network = structure.train_structure(tmp_path, tmp_path / "log", 12, schedule)
     scenes = sample_scenes(12, structure.TRAIN_SEED)
     quality = structure.structure_quality(network, render_all(scenes, BASE_PX, BASE_PX), scenes)

@@ -23,7 +23,7 @@ from experiments.scenes.training.data import counting_scenes, spots, with_copies
 UNSEEN = 90211  # a seed of `sample_scenes` that nothing else uses
 SCENES = sample_scenes(144, UNSEEN)  # fewer are the first of these
 CROPS = Crops(64, 4)
-IMAGES = 12
+IMAGES = 8
 BETWEEN = pytest.param((256, 256), marks=pytest.mark.slow)
 
 
@@ -81,13 +81,13 @@ def test_structure_finds_the_pose():
 def test_structure_features_see_composition_before_pixels():
     """Four objects instead of one, or quadrants that changed places, cost more FID than noise, JPEG or halos."""
     extractor = SceneFeatures()
-    images = rendered(72, 128)
+    images = rendered(48, 128)
     reference = extractor(render_all(sample_scenes(144, UNSEEN + 1), 128, 128))
 
     def fid(changed) -> float:
         return features_to_fid(extractor(np.stack(changed)), reference)
 
-    composed = [fid([render(with_copies(scene, 4), 128, 128) for scene in SCENES[:72]])]
+    composed = [fid([render(with_copies(scene, 4), 128, 128) for scene in SCENES[:48]])]
     composed.append(fid([corrupt(image, "swapped quadrants", 2, str(i)) for i, image in enumerate(images)]))
     kinds = ("noise", "JPEG", "ringing")
     fine = [fid([corrupt(image, kind, 2, str(i)) for i, image in enumerate(images)]) for kind in kinds]
@@ -108,7 +108,7 @@ def test_detail_sees_each_damage(kind):
 
 
 def test_detail_finds_nothing_in_untouched_crops():
-    for size, count in ((128, 24), (256, 24), (512, 16)):
+    for size, count in ((128, 16), (256, 16), (512, 8)):
         kinds, strengths = DetailFeatures().damage(crops_of(rendered(count, size)))
         assert kinds.count("none") / len(kinds) > 0.6
         assert np.median(strengths) < 0.25  # 0.25 is step 1
@@ -138,7 +138,7 @@ def test_counter_on_single_objects(size):
 @pytest.mark.parametrize("side", [128, pytest.param(512, marks=pytest.mark.slow)])
 def test_counter_counts_copies(side):
     """Mean error up to four, relative error beyond, and rank correlation over 1 to 36."""
-    scenes = counting_scenes(48, UNSEEN)
+    scenes = counting_scenes(32, UNSEEN)
     truth = np.array([scene.copies for scene in scenes])
     found = SceneCounter()(render_all(scenes, side, side))
     few = truth <= 4
@@ -149,7 +149,7 @@ def test_counter_counts_copies(side):
 
 def test_counter_counts_crowds():
     """Rows, stacks and heaps, where objects hide parts of each other: without a large bias, and in the right order."""
-    scenes = [replace(scene, crowded=True) for scene in counting_scenes(36, UNSEEN) if scene.copies > 1]
+    scenes = [replace(scene, crowded=True) for scene in counting_scenes(24, UNSEEN) if scene.copies > 1]
     truth = np.array([scene.copies for scene in scenes])
     found = SceneCounter()(render_all(scenes, 256, 256))
     assert abs((found - truth).sum() / truth.sum()) < 0.25

@@ -114,8 +114,8 @@ def test_psnr_is_that_of_the_definition():
 
 def test_autoencoder_trains_and_scales_its_latents(tmp_path, monkeypatch):
     for name in ("NARROW", "SCHEDULE", "DECODER"):
-        monkeypatch.setattr(autoencoder, name, replace(getattr(autoencoder, name), steps=3, batch=2, warmup=1))
-    sets = [render_all(sample_scenes(4, seed=side), side, side) for side in (64, 96)]
+        monkeypatch.setattr(autoencoder, name, replace(getattr(autoencoder, name), steps=2, batch=2, warmup=1))
+    sets = [render_all(sample_scenes(2, seed=side), side, side) for side in (64, 96)]
     vae = train_autoencoder(sets, tmp_path, tmp_path / "log.jsonl")
     entries = logged(tmp_path / "log.jsonl")
     assert [entry["stage"] for entry in entries] == ["autoencoder-8-channels", "autoencoder", "decoder"]
@@ -128,7 +128,7 @@ def test_autoencoder_trains_and_scales_its_latents(tmp_path, monkeypatch):
 
 def test_decoder_is_tuned_and_nothing_else_moves(tmp_path, monkeypatch):
     """After a few steps it restores the images that it sees better, from the same latents."""
-    schedule = replace(autoencoder.DECODER, steps=16, batch=2, learning_rate=2e-3, ema=0.0, warmup=1)
+    schedule = replace(autoencoder.DECODER, steps=8, batch=2, learning_rate=4e-3, ema=0.0, warmup=1)
     monkeypatch.setattr(autoencoder, "DECODER", schedule)
     torch.manual_seed(0)
     vae = build_autoencoder()

@@ -120,7 +120,7 @@ def test_every_word_in_every_crop_is_the_whole_prompt(sdxl):
 
 
 def test_every_option_changes_the_image(sdxl):
-    request = Request([PROMPT], [1], 64, 64, Sampler(2, 4.0))
+    request = Request([PROMPT], [1], 64, 32, Sampler(2, 4.0))
     base = {"attention_level": LEVEL, "coverage": 0.5}
     image = AccDiffusion(**base).generate(sdxl, request)
     for change in (

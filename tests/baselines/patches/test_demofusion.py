@@ -95,12 +95,10 @@ def test_training_size_is_direct_inference(pipe):
 
 
 def test_every_option_changes_the_image(sdxl):
-    options = {"seeds": (1,), "steps": 2}
+    options = {"seeds": (1,), "size": (64, 32), "steps": 2}
     base = generate(DemoFusion(), sdxl, **options)
     for change in (
         {"size_condition": "base"},
-        {"residual_exponent": None},
-        {"residual_exponent": 1.0},
         {"windows": False},
         {"dilated": False},
         {"fusion_exponent": 3.0},
@@ -115,6 +113,8 @@ def test_every_option_changes_the_image(sdxl):
     ):
         assert not np.array_equal(generate(DemoFusion(**change), sdxl, **options), base), change
     assert np.abs(generate(DemoFusion(part_batch=3), sdxl, **options).astype(int) - base).max() <= 1
+    images = [generate(DemoFusion(residual_exponent=e), sdxl, [1], (64, 32), steps=3) for e in (None, 1.0, 3.0)]
+    assert len({image.tobytes() for image in images}) == 3  # in the second of two steps nothing of it is left
 
 
 def test_a_phase_between_the_first_and_the_last_changes_the_image(pipe):
