@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +64,7 @@ def steps_of(scheduler: Any) -> list[float]:
 
 def first_step(scheduler: Any, steps: int, progress: float) -> int:
     """Index of the first of ``steps`` steps with at least this progress, 0 to 1; the last step if none has."""
-    own = deepcopy(scheduler)
+    own = own_scheduler(scheduler)
     own.set_timesteps(steps)
     starts = steps_of(own)
     done = [index for index, t in enumerate(starts) if progress_of(scheduler, t) >= progress - 1e-9]

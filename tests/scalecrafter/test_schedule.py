@@ -134,7 +134,7 @@ def test_schedulers_without_a_known_noise_level_are_refused():
         training_timestep(FlowMatchEulerDiscreteScheduler(), 500.0)
 
 
-def test_timesteps_are_asked_of_a_copy():
+def test_timesteps_are_asked_of_another_scheduler():
     """A scheduler that is in use keeps its own, and what it was used for changes nothing."""
     scheduler = DDIMScheduler(steps_offset=1)
     scheduler.set_timesteps(7)
