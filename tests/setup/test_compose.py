@@ -91,11 +91,13 @@ def test_wrong_options_are_one_line(tiny, change, message, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_done_to_a_configuration_does_not_reach_the_next():
-    first = compose_config(["seed=3"])
+@pytest.mark.parametrize("line", [["seed=3"], ["sampler=paper", "method=direct"]], ids=["values", "groups"])
+def test_what_is_done_to_a_configuration_does_not_reach_the_next(line):
+    first = compose_config(line)
+    before = first.seed
     first.seed, first.model.name = 4, "other"
-    again = compose_config(["seed=3"])
-    assert (again.seed, again.model.name) == (3, "scenes")
+    again = compose_config(line)
+    assert (again.seed, again.model.name) == (before, "scenes")
 
 
 def test_paper_limit_depends_on_the_size():
