@@ -51,7 +51,7 @@ class Upscale:
 
     def calls(self, pipe: Any, request: Request) -> list[Calls]:
         """The calls of direct inference near the training size."""
-        return [replace(calls, timestep=None) for calls in Direct().calls(pipe, self.base_request(pipe, request))]
+        return Direct().calls(pipe, self.base_request(pipe, request))
 
     def enlarge(self, images: NDArray[np.uint8], request: Request) -> NDArray[np.uint8]:
         """Enlarge images of the base size to the requested size."""

@@ -62,10 +62,7 @@ def compose_config(overrides: Sequence[str], *, with_hydra: bool = False) -> Dic
     if GlobalHydra.instance().is_initialized():  # inside a job
         config = compose("config", lines, return_hydra_config=with_hydra)
     else:
-        config = deepcopy(_composed(str(schema.CONF), tuple(lines)))
-        if not with_hydra:
-            with open_dict(config):
-                del config["hydra"]
+        config = _composed(str(schema.CONF), tuple(lines), with_hydra)
     if with_hydra:
         check_hydra(config.hydra)
     return config
@@ -77,22 +74,38 @@ def named(override: str) -> str:
     return f"{group}='{value}'" if NUMBER.fullmatch(value) and (schema.CONF / group).is_dir() else override
 
 
-@lru_cache(maxsize=256)
-def _composed(conf: str, overrides: tuple[str, ...]) -> DictConfig:
-    """With Hydra's own node, and not to be changed. A grid needs its rows several times, and Hydra takes over 0.1 s
-    for each: it composes what the groups say once for all rows that differ in values alone.
+def _composed(conf: str, overrides: tuple[str, ...], with_hydra: bool) -> DictConfig:
+    """A grid needs its rows several times, and Hydra takes over 0.1 s for each: it composes what the groups say once
+    for all rows that differ in values alone.
     """
     groups, values = _groups_and_values(overrides)
     if values:
-        config = deepcopy(_composed(conf, groups))
+        config = deepcopy(_chosen(conf, groups, with_hydra))
         try:
             for override in values:
                 OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
             return config
         except OmegaConfBaseException:
             pass  # Hydra's own message says more
-    with initialize_config_dir(conf, version_base=VERSION_BASE):
-        return compose("config", list(overrides), return_hydra_config=True)
+    return deepcopy(_chosen(conf, overrides, with_hydra))
+
+
+@lru_cache(maxsize=256)
+def _chosen(conf: str, overrides: tuple[str, ...], with_hydra: bool) -> DictConfig:
+    """As Hydra composes it; not to be changed."""
+    if with_hydra:
+        with initialize_config_dir(conf, version_base=VERSION_BASE):
+            return compose("config", list(overrides), return_hydra_config=True)
+    config = deepcopy(_chosen(conf, overrides, True))
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+@lru_cache(maxsize=1024)
+def _parsed(override: str) -> Override:
+    """Once for all lines that share it, as most of a grid do."""
+    return OverridesParser.create().parse_overrides([override])[0]
 
 
 def _groups_and_values(overrides: tuple[str, ...]) -> tuple[tuple[str, ...], list[Override]]:
@@ -100,7 +113,7 @@ def _groups_and_values(overrides: tuple[str, ...]) -> tuple[tuple[str, ...], lis
     are the former if one is neither, as those that add or delete, or act on Hydra itself.
     """
     groups, values = [], []
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in map(_parsed, overrides):
         key, first = override.key_or_group, override.key_or_group.split("/")[0].split(".")[0]
         is_group = (schema.CONF / key).is_dir()
         plain = override.type == OverrideType.CHANGE and override.package is None and not override.is_sweep_override()

@@ -35,20 +35,19 @@ def files_after(seen):
 
 
 @pytest.mark.usefixtures("own_convolutions")
-def test_every_row_is_reported_and_what_is_resumed_stays_as_it_is(save_pipeline, tmp_path, capsys, monkeypatch):
+def test_every_row_is_reported_and_what_is_resumed_stays_as_it_is(light_folder, tmp_path, capsys, monkeypatch):
     """The first of two calls scores the flat images, the second makes nothing."""
     seen = []
     monkeypatch.setattr(measuring, "SHORTEST", 0)
-    monkeypatch.setattr(resuming, "IMAGES_PER_RUN", 6)
+    monkeypatch.setattr(resuming, "IMAGES_PER_RUN", 4)
     monkeypatch.setattr(
         benchmark,
         "measure_resume",
         lambda main, images, runs, options: measure_resume(files_after(seen), images, runs, [*SMALL, *options]),
     )
-    folder = save_pipeline("sd15")
     options = ["--pairs", "1", "--sampling-pairs", "1", "--steps", "1", "--resolutions", "x4"]
-    options += ["--resume-images", "5", "--resume-runs", "2"]
-    main(["--model", str(folder), *options, "--results", str(tmp_path)])
+    options += ["--resume-images", "3", "--resume-runs", "2"]
+    main(["--model", str(light_folder), *options, "--results", str(tmp_path)])
     report = json.loads((tmp_path / "benchmark.json").read_text())
     expected = [(row.name, measure) for row in benchmark_rows() for measure in row.measures]
     assert [(result["name"], result["measure"]) for result in report["results"]] == expected
@@ -58,10 +57,10 @@ def test_every_row_is_reported_and_what_is_resumed_stays_as_it_is(save_pipeline,
         assert result["ratio"] == pytest.approx(result["method"] / result["baseline"])
         assert result["ratio_min"] <= result["ratio"] <= result["ratio_max"]
     assert {"python", "torch", "threads", "device"} <= report["environment"].keys()
-    names = ["a finished run of 5 images", "2 finished runs of 6 images"]
+    names = ["a finished run of 3 images", "2 finished runs of 4 images"]
     assert [each["name"] for each in report["resume"]] == names
     assert all(each["name"] in printed and each["seconds"] > 0 for each in report["resume"])
-    for first, second, runs, images in ((*seen[:2], 1, 5), (*seen[2:], 2, 12)):
+    for first, second, runs, images in ((*seen[:2], 1, 3), (*seen[2:], 2, 8)):
         assert first == second
         assert len([path for path in first if path.suffix == ".png"]) == images
         assert len([path for path in first if path.name == "metrics.json"]) == runs

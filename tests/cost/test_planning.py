@@ -129,15 +129,15 @@ def test_memory_is_held_until_the_last_reference_is_gone():
 
 
 def test_decoding_in_tiles_is_counted_once_and_without_maps_in_main_memory(tiny, monkeypatch):
-    """The image is four tiles; without a GPU the feature maps of all of it are on the device."""
+    """The image is three tiles; without a GPU the feature maps of all of it are on the device."""
     model = read_planned([*tiny, "method=direct"]).workload.model
     tiled = replace(model, source=replace(model.source, tiled_above=64))
     costs = {}
     for name, each, gpu in (("at once", model, True), ("tiles", tiled, True), ("tiles without GPU", tiled, False)):
         monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
-        costs[name] = plan_module.decoding_cost.__wrapped__(each, 2048, 512, 1)
+        costs[name] = plan_module.decoding_cost.__wrapped__(each, 1536, 512, 1)
     assert 1 < costs["tiles"].flops / costs["at once"].flops < 1.05
-    maps = 2 * 4 * 2048 * 512 * 4  # the last resnet's, of four channels
+    maps = 2 * 4 * 1536 * 512 * 4  # the last resnet's, of four channels
     assert costs["tiles"].memory < costs["at once"].memory / 2
     assert costs["tiles without GPU"].memory > costs["tiles"].memory + maps
 
@@ -164,8 +164,9 @@ def test_a_plan_lists_every_run_and_samples_nothing(tiny, tmp_path, capsys, rate
 
 
 def test_the_papers_table_is_planned_without_weights_or_prompts(rate):
-    """Two of its runs, at their true size."""
+    """Two of its runs, at their true size; windows one at a time, whose call is that of the base samples."""
     line = ["experiment=paper", "model=sd21", "prompts.path=/nowhere", "resolution=x4", "multidiffusion.stride=null"]
+    line += ["batch_size=1", "multidiffusion.window_batch=1"]
     grid = read_grid([*line, "method=direct,multidiffusion", "prompts.limit=paper", "experiment.skip=[]"])
     text = plan_text([row.overrides for row in grid.rows])
     rows = [[part.strip() for part in line.split("|")] for line in text.splitlines() if line.startswith("| x")]

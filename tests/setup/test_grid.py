@@ -4,7 +4,7 @@ import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from experiments.results.reading import run_rows
+from experiments.results.reading import read_description, run_rows
 from experiments.setup.architecture import open_architecture
 from experiments.setup.compose import compose_config
 from experiments.setup.grid import named_experiment, read_grid
@@ -12,8 +12,12 @@ from experiments.setup.schema import CONF
 
 NAMES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 # Every row, or by default some where each of many methods is a configuration to be composed at each size.
-SOME = {"paper": "resolution=x4", "table1": "resolution=x4", "paper_1k": "method=direct,scalecrafter"}
-EXPERIMENTS = [pytest.param(name, [SOME[name]] if name in SOME else [], id=name) for name in NAMES]
+SOME = {
+    "paper": ["resolution=x4", "method=direct,multidiffusion"],
+    "table1": ["resolution=x4", "method=direct,real"],
+    "paper_1k": ["method=direct,scalecrafter"],
+}
+EXPERIMENTS = [pytest.param(name, SOME.get(name, []), id=name) for name in NAMES]
 EXPERIMENTS = [each for each in EXPERIMENTS if not each.id.startswith("field")]
 EXPERIMENTS += [
     pytest.param(name, [], id=f"{name}, every row", marks=pytest.mark.slow)
@@ -38,7 +42,7 @@ def test_rows_are_those_of_hydras_sweeper(line):
 
 @pytest.mark.parametrize(("experiment", "some"), EXPERIMENTS)
 def test_every_experiment_varies_what_it_says(experiment, some, tmp_path):
-    """Each row has an identity and a label of its own, and every value a plot needs."""
+    """Each row has an identity and a label of its own, and every value a plot needs; ablations expect one of them."""
     (tmp_path / "prompts.txt").write_text("a\nb\n")
     line = [f"experiment={experiment}", "model=scenes", *some]
     if experiment.startswith("paper"):
@@ -52,6 +56,8 @@ def test_every_experiment_varies_what_it_says(experiment, some, tmp_path):
         assert grid.plot is not None
         assert len({row.run.digest for row in rows}) == len(rows)
         assert all(row.variant for row in rows)
+        expected = read_description(CONF / f"experiment/{experiment}.yaml").expected
+        assert {*expected.items()} <= {(row.run.resolution, row.variant) for row in rows}
 
 
 def test_the_command_line_replaces_values_of_the_experiment():
