@@ -5,8 +5,10 @@ What needs torch is imported where it is used: the process that only hands out t
 
 from __future__ import annotations
 
+import atexit
 import gc
 import inspect
+import os
 import signal
 import sys
 from functools import cache
@@ -17,6 +19,12 @@ import pytest
 gc.set_threshold(50_000, 20, 20)  # rarely: with Python's own, collections take a tenth of the time
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to its background jobs
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A process that tests are handed to ends at once: taking all its modules apart takes ten seconds."""
+    if hasattr(config, "workerinput"):
+        atexit.register(os._exit, 0)  # registered before the modules' own, so called after them
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,10 +53,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             "chromium) and the extras dev and demo, as make test does",
             yellow=True,
         )
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
