@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; 
 
 EXTRAS := .[benchmark,sweeps,docs,dev]
 
-# $(call install,PACKAGES): uv unpacks 5 GB in a seventh of pip's time. It does not read pip's configuration, so it is told
+# $(call install,PACKAGES): uv takes less than half of pip's time. It does not read pip's configuration, so it is told
 # pip's index; where it fails all the same (an index that asks for more), pip tries.
 install = UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$("$(PY)" -m pip config get global.index-url 2>/dev/null)}" \
 	"$(VENV)/bin/uv" pip install --quiet --system-certs --python "$(PY)" --compile-bytecode -c constraints.txt $(1) || \
