@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from experiments.results.field.frontier import cost_label
 from experiments.results.plots import charts, methods_of, pareto, score_title
 from experiments.results.reading import compared_groups
 from experiments.results.style import CHART, COLUMN, INK, method_style
@@ -65,7 +66,7 @@ def draw_costs(axes: Axes, group: pd.DataFrame, cost: str) -> None:
     """A bar for each method, with its value."""
     for y, (value, colour) in enumerate(zip(group[cost], colours(group), strict=True)):
         axes.barh(y, value, height=0.6, color=colour, alpha=0.35)
-        axes.text(value, y, f" {value:.3g}", va="center", fontsize=6)
+        axes.text(value, y, f" {cost_label(value)}", va="center", fontsize=6)
     axes.set_xlim(0, 1.25 * group[cost].max())
     axes.tick_params(axis="y", length=0)
 

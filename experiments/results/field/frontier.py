@@ -19,6 +19,11 @@ LEVEL = 0.05
 FRONTIER, TIED, BEHIND = "frontier", "tied", "behind"
 
 
+def cost_label(cost: float) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{cost:.3g}" if cost < 1000 else f"{cost:.0f}"
+
+
 @dataclass(frozen=True)
 class Difference:
     """A score minus that of another method on the same prompts, with its 95% interval; lower is better."""

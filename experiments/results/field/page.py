@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.results.field.frontier import BEHIND, COSTS, FRONTIER, TIED, Difference, Group, Place, read_groups
+from experiments.results.field.frontier import (
+    BEHIND,
+    COSTS,
+    FRONTIER,
+    TIED,
+    Difference,
+    Group,
+    Place,
+    cost_label,
+    read_groups,
+)
 from experiments.results.field.orders import orders_section
 from experiments.results.field.recipes import RECIPE, compared, recipe_note, varied
 from experiments.results.reading import SCORES
@@ -94,7 +104,7 @@ def winners(group: Group) -> list[str]:
 
 
 def costed(place: Place) -> str:
-    return f"{place.method} ({place.cost:.3g})"
+    return f"{place.method} ({cost_label(place.cost)})"
 
 
 def status_table(group: Group) -> str:
