@@ -1,5 +1,6 @@
 """The model card states what the files of the model, its training and its report say."""
 
+import itertools
 import json
 import re
 
@@ -55,8 +56,12 @@ def test_data():
 
 def test_stages():
     entries = [json.loads(line) for line in (WEIGHTS / "training_log.jsonl").read_text().splitlines()]
-    seconds = {entry["stage"]: entry["seconds"] for entry in entries}  # of the last entry of each
-    schedules = [NARROW, SCHEDULE, DECODER, *(stage.schedule for stage in STAGES)]
+    seconds = dict.fromkeys((entry["stage"] for entry in entries), 0.0)
+    for entry, after in itertools.pairwise([*entries, {"stage": None}]):
+        # The clock starts again with a stage, and where an interrupted one was resumed.
+        if entry["stage"] != after["stage"] or after["seconds"] < entry["seconds"]:
+            seconds[entry["stage"]] += entry["seconds"]
+    schedules = [NARROW, SCHEDULE, *DECODER, *(stage.schedule for stage in STAGES)]
     stated = [[re.match(r"`(.*?)`", row[0])[1], *row[1:]] for row in rows("Training")]
     assert stated == [
         [each.name, str(each.steps), str(each.batch), str(each.learning_rate), f"{seconds[each.name]:.0f}"]

@@ -113,12 +113,15 @@ def test_psnr_is_that_of_the_definition():
 
 
 def test_autoencoder_trains_and_scales_its_latents(tmp_path, monkeypatch):
-    for name in ("NARROW", "SCHEDULE", "DECODER"):
+    for name in ("NARROW", "SCHEDULE"):
         monkeypatch.setattr(autoencoder, name, replace(getattr(autoencoder, name), steps=2, batch=2, warmup=1))
+    passes = [replace(schedule, steps=2, batch=2, warmup=1) for schedule in autoencoder.DECODER]
+    monkeypatch.setattr(autoencoder, "DECODER", passes)
     sets = [render_all(sample_scenes(2, seed=side), side, side) for side in (64, 96)]
     vae = train_autoencoder(sets, tmp_path, tmp_path / "log.jsonl")
     entries = logged(tmp_path / "log.jsonl")
-    assert [entry["stage"] for entry in entries] == ["autoencoder-8-channels", "autoencoder", "decoder"]
+    stages = ["autoencoder-8-channels", "autoencoder", "decoder", "decoder-longer", "decoder-last"]
+    assert [entry["stage"] for entry in entries] == stages
     assert all(np.isfinite(entry["loss"]) for entry in entries)
     latents = torch.cat([encode(vae, images).flatten() for images in sets])
     assert (latents * vae.config.scaling_factor).std() == pytest.approx(1, abs=0.01)
@@ -128,8 +131,8 @@ def test_autoencoder_trains_and_scales_its_latents(tmp_path, monkeypatch):
 
 def test_decoder_is_tuned_and_nothing_else_moves(tmp_path, monkeypatch):
     """After a few steps it restores the images that it sees better, from the same latents."""
-    schedule = replace(autoencoder.DECODER, steps=8, batch=2, learning_rate=4e-3, ema=0.0, warmup=1)
-    monkeypatch.setattr(autoencoder, "DECODER", schedule)
+    schedule = replace(autoencoder.DECODER[0], steps=8, batch=2, learning_rate=4e-3, ema=0.0, warmup=1)
+    monkeypatch.setattr(autoencoder, "DECODER", (schedule,))
     torch.manual_seed(0)
     vae = build_autoencoder()
     sets = [render_all(sample_scenes(2, seed=0), 64, 64)]

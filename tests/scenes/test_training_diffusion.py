@@ -49,9 +49,9 @@ def test_diffusion_trains_in_stages(tmp_path, short_diffusion, monkeypatch):
         TextToImage, "forward", lambda self, noisy, *rest: sides.append(noisy.shape[-1]) or forward(self, noisy, *rest)
     )
     text_encoder, unet = train_diffusion(latents, scenes, build_tokenizer(tmp_path / "tokenizer"), tmp_path, log)
-    stages = ["diffusion-half-size", "diffusion", "diffusion-scales"]
+    stages = ["diffusion-half-size", "diffusion", "diffusion-scales", "diffusion-longer"]
     assert [(entry["stage"], entry["step"]) for entry in logged(log)] == [(stage, 1) for stage in stages]
-    assert sides == [8, 16, 16]
+    assert sides == [8, 16, 16, 16]
     assert all(np.isfinite(entry["loss"]) for entry in logged(log))
     assert not text_encoder.training
     assert not unet.training

@@ -22,7 +22,11 @@ from experiments.scenes.training.loop import TrainingSchedule, run_training, ste
 # The last four channels join when the first eight have settled: they hold what those cannot.
 NARROW = TrainingSchedule("autoencoder-8-channels", steps=2000, batch=16, learning_rate=2e-3, ema=0.995)
 SCHEDULE = TrainingSchedule("autoencoder", steps=1500, batch=16, learning_rate=1.5e-3, ema=0.995)
-DECODER = TrainingSchedule("decoder", steps=1200, batch=16, learning_rate=1.5e-3, ema=0.995)
+DECODER = (
+    TrainingSchedule("decoder", steps=1200, batch=16, learning_rate=1.5e-3, ema=0.995),
+    TrainingSchedule("decoder-longer", steps=1500, batch=16, learning_rate=1.5e-3, ema=0.995),
+    TrainingSchedule("decoder-last", steps=1000, batch=16, learning_rate=1e-3, ema=0.995),
+)
 NARROW_CHANNELS = 8
 LATENT_NOISE = 0.2  # the most that the decoder is trained to ignore, in standard deviations of the latents
 KL_WEIGHT = 1e-5
@@ -107,10 +111,11 @@ def tune_decoder(vae: AutoencoderKL, sets: Sequence[NDArray[np.uint8]], folder: 
     """Train the decoder alone: the latents stay as they are, and with them a U-Net that was trained on them."""
     decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder])
 
-    def loss_at(step: int) -> Tensor:
-        return decoder_loss(vae, training_batch(sets, DECODER, step), step_generator(DECODER, step + 10**6))
+    def loss_at(schedule: TrainingSchedule, step: int) -> Tensor:
+        return decoder_loss(vae, training_batch(sets, schedule, step), step_generator(schedule, step + 10**6))
 
-    run_training(DECODER, decoder, loss_at, folder, log)
+    for schedule in DECODER:
+        run_training(schedule, decoder, partial(loss_at, schedule), folder, log)
 
 
 def train_autoencoder(sets: Sequence[NDArray[np.uint8]], folder: Path, log: Path) -> AutoencoderKL:

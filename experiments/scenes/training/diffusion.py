@@ -1,7 +1,7 @@
 """Train the U-Net with its text encoder: v-prediction on cached latents, with caption dropout for classifier-free
 guidance.
 
-The last stage teaches what Stable Diffusion learns from photographs: that parts of an object may be as large as the
+The last two stages teach what Stable Diffusion learns from photographs: that parts of an object may be as large as the
 frame. Half of its images are close-ups; where little noise is left, most of them have the caption of a whole scene.
 Without it the model fills an object that is larger than usual with small parts.
 """
@@ -42,6 +42,11 @@ STAGES = (
     Stage(TrainingSchedule("diffusion", 6000, batch=16, learning_rate=1e-3, ema=0.998)),
     Stage(
         TrainingSchedule("diffusion-scales", 5000, batch=16, learning_rate=8e-4, ema=0.998),
+        close_up_share=0.5,
+        plain_below=600,
+    ),
+    Stage(
+        TrainingSchedule("diffusion-longer", 4500, batch=16, learning_rate=8e-4, ema=0.998),
         close_up_share=0.5,
         plain_below=600,
     ),
