@@ -139,7 +139,7 @@ def train_all(work: Path, out: Path, keep_autoencoder: bool = False) -> dict[str
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.scenes.train",
-        description="Train the scenes pipeline: about six hours on two cores.",
+        description="Train the scenes pipeline: about six and a half hours on two cores.",
     )
     add = parser.add_argument
     add("--work", type=Path, default=Path("runs/train-scenes"), help="checkpoints and rendered training sets")

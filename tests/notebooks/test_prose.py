@@ -41,7 +41,7 @@ def test_the_table():
             assert errors < -3
         else:
             here = {"upscale": (3, 40), "scalecrafter": (-2, 2)}
-            there = {"upscale": (-2, 40), "scalecrafter": (-40, -2)}
+            there = {"upscale": (-2, 40), "scalecrafter": (-2, -1.8)}  # "nearly two"
             low, high = (here if row["resolution"] == "x4" else there)[row["method"]]
             assert low < errors < high
 
@@ -69,17 +69,18 @@ def test_the_ablations():
     assert [row["repetition: the claim"] for row in smaller] == ["supports"] * 3
     assert sum(row["KID_r: the claim"].startswith("no power") for row in contrasts) > len(contrasts) / 2
     assert copies["x16", "radius 5"] < 0.5 < 1 < copies["x16", "radius 6"]
-    wider = {"radius 5 minus radius 4", "radius 6 minus radius 4"}
-    assert all(value(row["KID_r"]) > 0 for row in contrasts if row["difference"] not in wider)
+    assert sum(value(row["KID_r"]) > 0 for row in contrasts) > 0.8 * len(contrasts)
     detail = {(row["resolution"], row["difference"]): row["pKID_r: the claim"] for row in contrasts}
-    supported = {("x4", "radius 4 minus radius 2"), ("x6_25", "radius 4 minus radius 2.5")}
-    assert supported <= {key for key, verdict in detail.items() if verdict == "supports"}
+    too_far = ("radius 4 minus radius 2", "radius 4 minus radius 2.5", "radius 8 minus radius 4")
+    verdicts = [detail[key] for key in zip(("x4", "x6_25", "x16"), too_far, strict=True)]
+    assert [verdict == "supports" for verdict in verdicts] == [True, False, False]
+    assert all(value(row["pKID_r"]) > 0 for row in contrasts if row["difference"] in too_far)
     contrasts, _ = sections()["dispersion"]
     assert all(cell.startswith("no power") for row in contrasts for title, cell in row.items() if "claim" in title)
     contrasts, scores = sections()["noise_damping"]
     assert any(row["pKID_r: the claim"] == "contradicts" for row in contrasts)
     copies = [value(row["repetition ↓"]) for row in scores]
-    assert copies == sorted(copies)
+    assert max(copies[:2]) < copies[2] < copies[3]  # none, 10, 20 and 30 steps
 
 
 def test_repetition():
@@ -110,20 +111,24 @@ def test_your_own_method():
 
 def test_inside_the_unet():
     radii, similarity = shown_tables("05")
+    growth, restored = [], []
 
     def share(row, title):
         return float(re.search(r"([\d.]+) of the side", row[title])[1])
 
     for row in radii:
         trained, four, sixteen = (share(row, title) for title in list(row)[2:])
-        assert abs(four - trained) < 0.06
+        assert 0.22 < trained < 0.33
         if row["method"] == "direct":
-            assert value(row["16 times the area"]) < 1.3 * value(row["4 times the area"])
-            assert 0.4 < sixteen / four < 0.65
+            growth.append(value(row["16 times the area"]) / value(row["4 times the area"]))
+            assert 0.2 <= four <= 0.25
+            assert 0.45 < sixteen / trained < 0.55
         else:
             assert -0.02 < sixteen - trained < 0.1
-        if row["timestep"] == "981":
-            assert 0.2 < trained < 0.3
+            restored.append(four - trained)
+    assert [round(100 * each - 100) for each in sorted(growth)] == [18, 36]
+    assert restored[0] < -0.05
+    assert restored[1] >= 0
     for row in similarity:
         assert value(row["scalecrafter"]) > value(row["direct"]) + 0.3
     assert min(similarity, key=lambda row: value(row["direct"]))["layer"] == "mid_block"
