@@ -2,8 +2,8 @@
 guidance.
 
 The last two stages teach what Stable Diffusion learns from photographs: that parts of an object may be as large as the
-frame. Half of its images are close-ups; where little noise is left, most of them have the caption of a whole scene.
-Without it the model fills an object that is larger than usual with small parts.
+frame. Half of their images are close-ups; where little noise is left, most of them have the caption of a whole scene.
+Without them the model fills an object that is larger than usual with small parts.
 """
 
 from __future__ import annotations
