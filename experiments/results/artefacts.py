@@ -14,7 +14,7 @@ from experiments.results.field.page import frontier_page
 from experiments.results.galleries import gallery_columns, write_gallery, write_zoom
 from experiments.results.plots import table_figure
 from experiments.results.published import UNKNOWN, published_beside
-from experiments.results.reading import finished_rows, read_scores
+from experiments.results.reading import finished_rows, read_scores, read_table
 from experiments.results.score_table import collect, latex, markdown, note, readable
 from experiments.results.style import save_chart
 from experiments.results.tracking import log_table
@@ -41,12 +41,22 @@ def write_results(grid: Grid, open_: Callable[[ModelSource], Model] = open_archi
     images = [*write_images(grid.name, table, grid.plot, grid.runs, grid.results)]
     if grid.plot and "frontier" in grid.plot:
         page = grid.results / f"{grid.name}_frontier.md"
-        write_atomically(page, frontier_page(table, grid.runs, grid.plot["frontier"]))
+        write_atomically(page, frontier_page(table, grid.runs, grid.plot["frontier"], other_recipes(grid)))
         print(page)
     log_table(table, images, grid.name, grid.results, done[0].run)
     for path in [*sorted(grid.results.glob(f"{grid.name}.*")), *images]:
         print(path)
     return missing
+
+
+def other_recipes(grid: Grid) -> tuple[str, pd.DataFrame] | None:
+    """The name and table of the experiment that ``plot.against`` names; None while it has no table."""
+    name = (grid.plot or {}).get("against")
+    if name and (grid.results / f"{name}.csv").is_file():
+        return name, read_table(grid.results / f"{name}.csv")
+    if name:
+        print(f"no comparison with {name}, which has no table yet")
+    return None
 
 
 def write_table(table: pd.DataFrame, folder: Path, name: str, protocol: Mapping[str, Any] = UNKNOWN) -> str:

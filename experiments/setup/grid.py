@@ -78,7 +78,7 @@ def read_grid(overrides: Sequence[str]) -> Grid:
             line = tuple(f"{signs.get(key, '')}{key}={value}" for key, value in values.items())
             rows.setdefault(line, ", ".join(label(key, values[key]) for key in labelled))
     check_name("experiment", config.experiment.name)
-    plot = OmegaConf.to_container(config.experiment.plot) if config.experiment.plot else None
+    plot = OmegaConf.to_container(config.experiment.plot, resolve=True) if config.experiment.plot else None
     return Grid(
         name=config.experiment.name or "runs",
         rows=tuple(Row(line, variant) for line, variant in rows.items()),

@@ -161,7 +161,8 @@ class ExperimentConfig:
     claim: str = ""  # what the paper says
     expected: Any = None  # resolution -> the variant that the claim says is best
     prompts: Any = None  # resolution -> number of prompts, for experiments that refer to it
-    plot: Any = None  # x: title of the number that varies (none: categories); y: scores; or frontier: scores
+    plot: Any = None  # x: title of the number that varies (none: categories); y: scores. Or frontier: scores, and
+    # against: the experiment with which to compare each method's own
     skip: list[dict[str, Any]] = field(default_factory=list)  # combinations of the grid to leave out
 
 

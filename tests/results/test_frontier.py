@@ -186,3 +186,66 @@ def test_finished_runs_give_a_page_and_charts(pipe_folder, finished, tmp_path, c
         "none",
     ]
     assert "Recipe of all rows: scheduler DDIM, steps 2, guidance 7.5" in (tmp_path / "field_folder.md").read_text()
+
+
+def test_each_method_is_compared_with_itself_under_another_recipe(made):
+    """Direct inference becomes the best, demofusion 0.5 worse; the other three are the same runs in both."""
+    table, runs = made
+    names = dict(zip(table["method"], table["run"], strict=False))
+    shifted = made_up(MEANS | {"d": 0.5, "e": 1.5})
+    rows = table[table["method"] != "real"].copy()
+    for method in ("direct", "demofusion"):
+        letter, run = names[method], f"{names[method]}_euler"
+        estimate = shifted[letter]
+        path = runs / run / "scores/s.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(as_metrics({"kid_r": estimate}) | {"n": N, "protocol": {}}))
+        rows.loc[rows["method"] == method, ["run", "scheduler", "kid_r"]] = [run, "Euler", estimate.value]
+    page = frontier_page(rows, runs, ["kid_r"], ("field_scenes", table))
+    text = page.split("minus those in `field_scenes`")[1]
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
+    assert set(lines) == {"method", "direct", "demofusion"}
+    assert "scheduler DDIM → Euler" in lines["demofusion"]
+    assert "| +0.500 [+0.500, +0.500] * |" in lines["demofusion"]
+    assert "| -5.500 [-5.500, -5.500] * |" in lines["direct"]
+    assert "The same images in both: upscale, sdedit, scalecrafter_cascade." in text
+    assert "5 pairs of methods differ significantly in both experiments, in the same order;" in text
+    opposite = (
+        "direct before demofusion, direct before scalecrafter_cascade, direct before sdedit, direct before upscale"
+    )
+    assert f"4 in opposite orders ({opposite})" in text
+    assert "0 only with these recipes; 0 only in `field_scenes`." in text
+    assert "minus those in" not in frontier_page(table, runs, ["kid_r"], ("field_scenes", table))
+
+
+def test_other_prompts_are_not_compared(made):
+    table, runs = made
+    rows = table[table["method"] != "real"].assign(run=[f"{run}_other" for run in table["run"][:-1]])
+    for run, letter in zip(rows["run"], table["run"], strict=False):
+        (runs / run / "scores").mkdir(parents=True)
+        scores = json.loads((runs / letter / "scores/s.json").read_text())
+        (runs / run / "scores/s.json").write_text(
+            json.dumps(scores | {"kid_r_jackknife": scores["kid_r_jackknife"] | {"prompts": "other"}})
+        )
+    page = frontier_page(rows, runs, ["kid_r"], ("field_scenes", table))
+    assert "Not compared with `field_scenes`, which has other prompts." in page
+
+
+def test_the_experiment_to_compare_with_is_read_from_its_table(pipe_folder, finished, tmp_path, capsys):
+    """A run of the ablation stands for ScaleCrafter in the other table; before there is one, a line says so."""
+    line = ["experiment=field", "resolution=x4", "method=direct,scalecrafter", "+experiment.plot.against=other"]
+    options = [*tiny_overrides(pipe_folder, finished), f"paths.results={tmp_path}"]
+    table_command.main([*line, *options])
+    assert "no comparison with other, which has no table yet" in capsys.readouterr().out
+    other = pd.read_csv(finished / "results/table1.csv")
+    ablated = pd.read_csv(finished / "results/ablate_tau.csv").iloc[0]
+    other.loc[(other["method"] == "scalecrafter") & (other["resolution"] == "x4"), ["run", "scores"]] = [
+        ablated["run"],
+        ablated["scores"],
+    ]
+    other.to_csv(tmp_path / "other.csv", index=False)
+    table_command.main([*line, *options])
+    text = (tmp_path / "field_folder_frontier.md").read_text().split("minus those in `other`")[1]
+    assert "\n| scalecrafter |" in text
+    assert "\n| direct " not in text
+    assert "The same images in both: direct." in text

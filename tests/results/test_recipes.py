@@ -85,6 +85,7 @@ def test_the_field_compares_every_method():
             for row in read_grid([f"experiment={name}"]).rows
         }
         assert methods == {*METHODS, "real"} - {"upscale_sd"}
+    assert read_grid(["experiment=field_as_published"]).plot["against"] == read_grid(["experiment=field"]).name
 
 
 @pytest.mark.parametrize("model", ["scenes", "sdxl"])

@@ -92,4 +92,5 @@ def draw_scores(axes: Axes, group: pd.DataFrame, name: str) -> None:
         ticks = [0, 0.5, 2, 5, 20]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlim(right=max(1.3 * (group[name] + 2 * group[f"{name}_se"]).max(), 1))
     axes.tick_params(axis="y", length=0)

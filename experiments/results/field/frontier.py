@@ -12,11 +12,15 @@ import pandas as pd
 from eval.comparisons import holm, paired_p_value
 from eval.score import as_estimate
 from eval.uncertainty import Estimate, interval_of
-from experiments.results.reading import CONTROLS, compared_groups, read_scores, row_labels, score_files
+from experiments.results.reading import CONTROLS, SCORES, compared_groups, read_scores, row_labels, score_files
 
 COSTS = {"unet_evaluations_per_image": "base-size pairs", "seconds_per_image": "seconds"}  # pairs are exact
 LEVEL = 0.05
 FRONTIER, TIED, BEHIND = "frontier", "tied", "behind"
+
+
+def title_of(score: str) -> str:
+    return SCORES[score].removesuffix(" ↓")
 
 
 def cost_label(cost: float) -> str:
@@ -32,6 +36,16 @@ class Difference:
     value: float
     interval: tuple[float, float]
     significant: bool
+
+    @classmethod
+    def between(cls, one: Estimate, other: Estimate, name: str, p_value: float) -> Difference:
+        """``one`` minus ``other``, which belongs to ``name``; ``p_value`` is corrected already."""
+        value, error = one.minus(other)
+        return cls(name, value, interval_of(value, error, len(one.group_sizes)), p_value <= LEVEL)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 @dataclass(frozen=True)
@@ -59,14 +73,27 @@ class Paired:
     def __init__(self, estimates: Mapping[str, Estimate]) -> None:
         self.estimates = estimates
         pairs = list(combinations(estimates, 2))
-        p_values = [paired_p_value(*estimates[a].minus(estimates[b]), len(estimates[a].group_sizes)) for a, b in pairs]
-        self.adjusted = dict(zip(map(frozenset, pairs), holm(p_values), strict=True))
+        p_values = corrected([(estimates[a], estimates[b]) for a, b in pairs])
+        self.adjusted = dict(zip(map(frozenset, pairs), p_values, strict=True))
 
     def difference(self, one: str, other: str) -> Difference:
         """The score of ``one`` minus that of ``other``."""
-        value, error = self.estimates[one].minus(self.estimates[other])
-        interval = interval_of(value, error, len(self.estimates[one].group_sizes))
-        return Difference(other, value, interval, self.adjusted[frozenset((one, other))] <= LEVEL)
+        p_value = self.adjusted[frozenset((one, other))]
+        return Difference.between(self.estimates[one], self.estimates[other], other, p_value)
+
+    def told_apart(self, names: Sequence[str]) -> set[tuple[str, str]]:
+        """(better, worse) of every pair of these that differs significantly."""
+        found = set()
+        for one, other in combinations(names, 2):
+            difference = self.difference(one, other)
+            if difference.significant:
+                found.add((one, other) if difference.value < 0 else (other, one))
+        return found
+
+
+def corrected(pairs: Sequence[tuple[Estimate, Estimate]]) -> list[float]:
+    """The p-value of each paired difference, with Holm's correction over all of them."""
+    return holm([paired_p_value(*one.minus(other), len(one.group_sizes)) for one, other in pairs])
 
 
 def places(paired: Paired, costs: Mapping[str, float]) -> list[Place]:

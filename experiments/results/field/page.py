@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments.results.field.changes import changes_section
 from experiments.results.field.frontier import (
     BEHIND,
     COSTS,
     FRONTIER,
     TIED,
-    Difference,
     Group,
     Place,
     cost_label,
     read_groups,
+    title_of,
 )
 from experiments.results.field.orders import orders_section
 from experiments.results.field.recipes import RECIPE, compared, recipe_note, varied
-from experiments.results.reading import SCORES
 from experiments.results.score_table import markdown, prompt_counts
 
 MARKS = {FRONTIER: "●", TIED: "○", BEHIND: ""}
@@ -40,13 +40,17 @@ while the images were sampled, so they hold for that machine. In tables the firs
 seconds, and a dot is a method that is behind."""
 
 
-def frontier_page(table: pd.DataFrame, runs: Path, names: Sequence[str]) -> str:
+def frontier_page(
+    table: pd.DataFrame, runs: Path, names: Sequence[str], other: tuple[str, pd.DataFrame] | None = None
+) -> str:
     """Markdown of a finished experiment.
 
     Args:
         table: as `experiments.results.score_table.collect` makes it.
         runs: folder of the run folders.
         names: scores to compare, lower is better.
+        other: name and table of an experiment with the same methods, prompts and seeds and other recipes, to compare
+            each method with itself.
     """
     different = varied(table)
     recipe = recipe_note(table) + (f" Not the same for all: {', '.join(different.values())}." if different else "")
@@ -56,12 +60,15 @@ def frontier_page(table: pd.DataFrame, runs: Path, names: Sequence[str]) -> str:
     parts = [head]
     if different:
         parts.append(recipes_table(table, list(different)))
+    others = {group.title: group for group in read_groups(other[1], runs, names)} if other else {}
     for group in read_groups(table, runs, names):
         parts += [f"## {group.title} ({group.rows['size'].iloc[0]})", *winners(group), status_table(group)]
         parts += [
             f"Differences of the methods that are behind, by {COSTS[cost]}:\n\n{text}" for cost, text in losers(group)
         ]
         parts += own_lines(group)
+        if other and group.title in others:
+            parts += changes_section(group, others[group.title], other[0])
         if text := orders_section(group):
             parts.append(text)
     return "\n\n".join(parts) + "\n"
@@ -73,17 +80,8 @@ def recipes_table(table: pd.DataFrame, names: Sequence[str]) -> str:
     return markdown(rows.rename(columns=RECIPE).astype(str))
 
 
-def title_of(name: str) -> str:
-    return SCORES[name].removesuffix(" ↓")
-
-
 def bracket(interval: tuple[float, float], digits: int = 3) -> str:
     return f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
-
-
-def shown(difference: Difference) -> str:
-    low, high = difference.interval
-    return f"{difference.value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def winners(group: Group) -> list[str]:
@@ -130,7 +128,7 @@ def losers(group: Group) -> list[tuple[str, str]]:
     found = []
     for cost in COSTS:
         rows = [
-            {"method": place.method, "score": title_of(name), "behind": place.rival.other, "by": shown(place.rival)}
+            {"method": place.method, "score": title_of(name), "behind": place.rival.other, "by": str(place.rival)}
             for name in group.scores
             for place in group.places(name, cost)
             if place.status == BEHIND and place.rival is not None
@@ -155,6 +153,6 @@ def own_lines(group: Group) -> list[str]:
             others = {other: estimate.value for other, estimate in paired.estimates.items() if other not in OWN}
             if others:
                 difference = paired.difference(method, min(others, key=lambda other: others[other]))
-                text += f"; {title_of(name)} minus that of {difference.other}, the best other: {shown(difference)}"
+                text += f"; {title_of(name)} minus that of {difference.other}, the best other: {difference}"
         found.append(text + ".")
     return found

@@ -1,0 +1,77 @@
+"""What a recipe changes: the methods of one experiment beside themselves in another, on the same prompts and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from experiments.results.field.frontier import Difference, Group, corrected, title_of
+from experiments.results.field.recipes import RECIPE, shown
+from experiments.results.score_table import markdown
+
+EXPLANATION = (
+    "Scores with these recipes minus those in `{other}`, lower is better, with 95% intervals of paired differences; "
+    "* marks what is significant (5%, Holm over these methods)."
+)
+
+
+def changes_section(group: Group, other: Group, name: str) -> list[str]:
+    """Paragraphs: each method's difference to itself in the experiment ``name``, and whether the order of the methods
+    is the same. None if no run differs. Methods that only one of the two has are left out.
+    """
+    both = [method for method in group.rows.index if method in other.rows.index]
+    changed = [method for method in both if group.rows["run"][method] != other.rows["run"][method]]
+    scores = [score for score in group.scores if score in other.scores]
+    if not changed or not scores:
+        return []
+    if any(keys_of(group, score) != keys_of(other, score) for score in scores):
+        return [f"Not compared with `{name}`, which has other prompts."]
+    rows = [
+        {"method": method, "recipe": recipe_change(group.rows.loc[method], other.rows.loc[method])}
+        for method in changed
+    ]
+    for score in scores:
+        for row, difference in zip(rows, differences(group, other, score, changed), strict=True):
+            row[title_of(score)] = f"{difference}{' *' if difference.significant else ''}"
+    same = [method for method in both if method not in changed]
+    parts = [EXPLANATION.format(other=name), markdown(pd.DataFrame(rows))]
+    parts += [f"The same images in both: {', '.join(same)}."] if same else []
+    return parts + [order_line(group, other, score, both, name) for score in scores]
+
+
+def recipe_change(row: pd.Series, other: pd.Series) -> str:
+    """What differs, from the other's to this one's."""
+    different = [name for name in RECIPE if name in row and name in other and row[name] != other[name]]
+    return ", ".join(f"{RECIPE[name]} {shown(other[name])} → {shown(row[name])}" for name in different)
+
+
+def differences(group: Group, other: Group, score: str, methods: Sequence[str]) -> list[Difference]:
+    """Each method's score minus its own in ``other``, significant after Holm's correction over these methods."""
+    ours, theirs = group.scores[score].estimates, other.scores[score].estimates
+    p_values = corrected([(ours[method], theirs[method]) for method in methods])
+    return [Difference.between(ours[m], theirs[m], m, p) for m, p in zip(methods, p_values, strict=True)]
+
+
+def order_line(group: Group, other: Group, score: str, methods: Sequence[str], name: str) -> str:
+    """How many pairs of methods both experiments tell apart, and those that only one of them does."""
+    here, there = (each.scores[score].told_apart(methods) for each in (group, other))
+    opposite = {pair for pair in here if pair[::-1] in there}
+    counts = {
+        "pairs of methods differ significantly in both experiments, in the same order": (here & there, False),
+        "in opposite orders": (opposite, True),
+        "only with these recipes": (here - there - opposite, True),
+        f"only in `{name}`": (there - here - {pair[::-1] for pair in opposite}, True),
+    }
+    texts = [f"{len(pairs)} {where}{listed(pairs) if named else ''}" for where, (pairs, named) in counts.items()]
+    return f"**{title_of(score)}**: {'; '.join(texts)}."
+
+
+def keys_of(group: Group, score: str) -> set[tuple[str, tuple[int, ...]]]:
+    """The prompts of a score, and their grouping."""
+    return {(estimate.key, estimate.group_sizes) for estimate in group.scores[score].estimates.values()}
+
+
+def listed(pairs: set[tuple[str, str]]) -> str:
+    """The pairs in brackets, the better method first."""
+    return f" ({', '.join(f'{better} before {worse}' for better, worse in sorted(pairs))})" if pairs else ""
