@@ -85,6 +85,16 @@ class Estimate:
         return value, jackknife_se(value, without, self.group_sizes)
 
 
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean score of several methods on the same prompts; ValueError if their prompts or groups differ."""
+    first = estimates[0]
+    if any((each.key, each.group_sizes) != (first.key, first.group_sizes) for each in estimates):
+        raise ValueError("a mean over methods needs scores of the same prompts in the same order: these differ")
+    without = np.mean([each.without for each in estimates], axis=0)
+    value = float(np.mean([each.value for each in estimates]))
+    return Estimate(value, tuple(map(float, without)), first.group_sizes, first.key)
+
+
 def jackknife_se(score: float, without_group: Sequence[float], group_sizes: Sequence[int]) -> float:
     """Standard error of ``score`` from the scores without each group, whose sizes sum to the number of images."""
     left = np.asarray(without_group, dtype=np.float64)

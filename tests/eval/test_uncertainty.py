@@ -20,6 +20,7 @@ from eval.uncertainty import (
     estimate_mean,
     interval_of,
     jackknife_se,
+    mean_of,
     prompt_groups,
 )
 from tests.eval.helpers import features
@@ -243,3 +244,13 @@ def test_subsets_are_independent_of_the_groups_of_prompts():
     for rows, others in itertools.islice(kid.draw_subsets(40_000, 40_000), 3):
         for drawn in (rows, others):
             assert np.bincount(group_of[drawn], minlength=len(groups)).min() > 20
+
+
+def test_the_mean_of_methods_is_that_of_their_scores_on_each_prompt() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 50))
+    mean, expected = mean_of([estimate_mean(x), estimate_mean(y)]), estimate_mean((x + y) / 2)
+    assert mean.value == pytest.approx(expected.value)
+    assert mean.without == pytest.approx(expected.without)
+    assert (mean.group_sizes, mean.key) == (expected.group_sizes, expected.key)
+    with pytest.raises(ValueError, match="the same prompts in the same order"):
+        mean_of([estimate_mean(x), estimate_mean(x[:30])])

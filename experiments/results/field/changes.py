@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from eval.uncertainty import mean_of
 from experiments.results.field.frontier import Difference, Group, corrected, title_of
 from experiments.results.field.recipes import RECIPE, shown
 from experiments.results.score_table import markdown
 
 EXPLANATION = (
     "Scores with these recipes minus those in `{other}`, lower is better, with 95% intervals of paired differences; "
-    "* marks what is significant (5%, Holm over these methods)."
+    "* marks what is significant (5%, Holm over these methods). A mean is of all methods with that change."
 )
 
 
@@ -27,13 +28,16 @@ def changes_section(group: Group, other: Group, name: str) -> list[str]:
         return []
     if any(keys_of(group, score) != keys_of(other, score) for score in scores):
         return [f"Not compared with `{name}`, which has other prompts."]
-    rows = [
-        {"method": method, "recipe": recipe_change(group.rows.loc[method], other.rows.loc[method])}
-        for method in changed
-    ]
+    recipes = {method: recipe_change(group.rows.loc[method], other.rows.loc[method]) for method in changed}
+    rows = [{"method": method, "recipe": recipe} for method, recipe in recipes.items()]
     for score in scores:
         for row, difference in zip(rows, differences(group, other, score, changed), strict=True):
             row[title_of(score)] = f"{difference}{' *' if difference.significant else ''}"
+    alike = {text: [method for method, recipe in recipes.items() if recipe == text] for text in recipes.values()}
+    for recipe, methods in alike.items():
+        if len(methods) > 1:
+            means = {title_of(score): str(mean_difference(group, other, score, methods)) for score in scores}
+            rows.append({"method": f"mean of {len(methods)}", "recipe": recipe} | means)
     same = [method for method in both if method not in changed]
     parts = [EXPLANATION.format(other=name), markdown(pd.DataFrame(rows))]
     parts += [f"The same images in both: {', '.join(same)}."] if same else []
@@ -53,17 +57,22 @@ def differences(group: Group, other: Group, score: str, methods: Sequence[str]) 
     return [Difference.between(ours[m], theirs[m], m, p) for m, p in zip(methods, p_values, strict=True)]
 
 
+def mean_difference(group: Group, other: Group, score: str, methods: Sequence[str]) -> Difference:
+    """The mean score of these methods minus that in ``other``, without correction for other differences."""
+    ours, theirs = (mean_of([each.scores[score].estimates[name] for name in methods]) for each in (group, other))
+    return Difference.between(ours, theirs, "mean", *corrected([(ours, theirs)]))
+
+
 def order_line(group: Group, other: Group, score: str, methods: Sequence[str], name: str) -> str:
     """How many pairs of methods both experiments tell apart, and those that only one of them does."""
     here, there = (each.scores[score].told_apart(methods) for each in (group, other))
     opposite = {pair for pair in here if pair[::-1] in there}
-    counts = {
-        "pairs of methods differ significantly in both experiments, in the same order": (here & there, False),
-        "in opposite orders": (opposite, True),
-        "only with these recipes": (here - there - opposite, True),
-        f"only in `{name}`": (there - here - {pair[::-1] for pair in opposite}, True),
-    }
-    texts = [f"{len(pairs)} {where}{listed(pairs) if named else ''}" for where, (pairs, named) in counts.items()]
+    texts = [
+        f"pairs of methods that differ significantly in both experiments, in the same order: {len(here & there)}",
+        f"in opposite orders: {listed(opposite)}",
+        f"only with these recipes: {listed(here - there - opposite)}",
+        f"only in `{name}`: {listed(there - here - {pair[::-1] for pair in opposite})}",
+    ]
     return f"**{title_of(score)}**: {'; '.join(texts)}."
 
 
@@ -73,5 +82,6 @@ def keys_of(group: Group, score: str) -> set[tuple[str, tuple[int, ...]]]:
 
 
 def listed(pairs: set[tuple[str, str]]) -> str:
-    """The pairs in brackets, the better method first."""
-    return f" ({', '.join(f'{better} before {worse}' for better, worse in sorted(pairs))})" if pairs else ""
+    """How many, and in brackets which, the better method first."""
+    names = ", ".join(f"{better} before {worse}" for better, worse in sorted(pairs))
+    return f"{len(pairs)} ({names})" if pairs else "0"
