@@ -3,8 +3,8 @@ method.
 
 Every method gets the same prompts and seeds, which no table uses, the same objective and the same budget of complete
 runs. What is tried for which method is written in a file (experiments/scenes/search.yaml). All candidates are written
-to docs/scenes_search.csv, from which the table says under it what was searched. A search goes on where it was
-interrupted.
+to docs/scenes_search.csv, with the digest of the weights; the table says under it what was searched. A search goes on
+where it was interrupted, and leaves the record of other methods and sizes as it is.
 
 The lowest of several noisy scores is lower than it would be on other prompts. So a candidate replaces the configured
 settings only where it is better by more than chance (`Rule.level`).
@@ -34,6 +34,7 @@ from eval.score import as_estimate
 from eval.uncertainty import Estimate
 from experiments.cost.planned import PlannedRun
 from experiments.cost.planning import plan_run
+from experiments.results.reading import SHARES
 from experiments.scenes import SEARCH_RECORD
 from experiments.scoring.runs import complete_run
 from experiments.setup.command_line import command
@@ -45,7 +46,8 @@ PROMPTS_SEED, RUN_SEED = 71, 7  # tables: 1 and 0
 BUDGET, LIMIT, LEVEL = 12, 32, 0.05
 OBJECTIVE = ("kid_r", "pkid_r")
 COST = "cost"  # of a run: planned FLOPs of an image, as a share of those of direct inference at the same size
-SHOWN = ("n", "kid_r", "kid_r_se", "pkid_r", "pkid_r_se", "repetition", "object_accuracy", "colour_accuracy", COST)
+WEIGHTS = "weights"  # digest of the model's, in eight digits
+SHOWN = (WEIGHTS, "n", "kid_r", "kid_r_se", "pkid_r", "pkid_r_se", "repetition", *SHARES, COST)
 CONFIGURED = "as configured"
 
 Space = Mapping[str, Mapping[str, Mapping[str, Sequence[str]]]]
@@ -182,7 +184,7 @@ def scorer(method: str, resolution: str, limit: int, overrides: Sequence[str], c
         run = build_run(compose_config([*fixed, *candidate]))
         scores = complete_run(run)
         assert scores is not None
-        scores = scores | ({COST: cost_of(run)} if costs else {})
+        scores = scores | {WEIGHTS: run.model.digest[:8]} | ({COST: cost_of(run)} if costs else {})
         print(
             f"{method} {resolution} {' '.join(candidate) or CONFIGURED}: "
             + ", ".join(f"{name} {scores[name]:.4g}" for name in (*OBJECTIVE, *([COST] if costs else []))),
@@ -191,6 +193,17 @@ def scorer(method: str, resolution: str, limit: int, overrides: Sequence[str], c
         return scores
 
     return score
+
+
+def write_record(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the rows of a search, in place of those that the file has of the same methods and sizes."""
+    found = pd.DataFrame(rows).round(4)
+    if path.exists():
+        old = pd.read_csv(path, keep_default_na=False, dtype=str)
+        done = set(zip(found["method"], found["resolution"], strict=True))
+        kept = [pair not in done for pair in zip(old["method"], old["resolution"], strict=True)]
+        found = pd.concat([old[kept], found], ignore_index=True)
+    write_atomically(path, found.to_csv(index=False))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -224,7 +237,7 @@ def main(argv: Sequence[str]) -> None:
             score = scorer(method, resolution, arguments.limit, fixed, rule.counts_cost)
             best, found = search(space, method, resolution, score, arguments.budget, rule)
             rows += found
-            write_atomically(arguments.out, pd.DataFrame(rows).round(4).to_csv(index=False))
+            write_record(arguments.out, rows)
             chosen = " ".join(best) or CONFIGURED if any(row["chosen"] for row in found) else "none is cheap enough"
             print(f"# best of {len(found)} for {method} at {resolution}: {chosen}", flush=True)
 

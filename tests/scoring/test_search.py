@@ -9,11 +9,12 @@ import pytest
 from scipy.stats import ttest_rel
 
 from experiments import search as search_module
-from experiments.search import SPACE, Rule, main, read_space, search, stages_of
+from experiments.search import SPACE, Rule, main, read_space, search, stages_of, write_record
 from experiments.setup.architecture import open_architecture
 from experiments.setup.compose import compose_config
 from experiments.setup.runs import build_run
 from experiments.setup.schema import CONF
+from experiments.setup.weights import weights_digest
 from tests.tiny import tiny_overrides
 
 BOWL = {"m": {"a": {"any": ["a=1", "a=2", "a=3"]}, "b": {"x16": ["b=1 c=5"], "any": ["b=2"]}}, "fixed": {}}
@@ -159,6 +160,7 @@ def test_the_command_samples_other_prompts_and_seeds_than_tables(pipe_folder, tm
     table = pd.read_csv(tmp_path / "found.csv", keep_default_na=False)
     assert list(table["candidate"]) == ["", "multidiffusion.stride=4"]
     assert table["kid_r"].nunique() == 2
+    assert set(table["weights"]) == {weights_digest(pipe_folder)[:8]}
     assert (
         table.set_index("candidate")["objective"].astype(float).idxmin() == table[table["chosen"]]["candidate"].item()
     )
@@ -171,6 +173,24 @@ def test_the_command_samples_other_prompts_and_seeds_than_tables(pipe_folder, tm
     assert used.seed != 7
     assert used.prompts.seed != 71
     assert "best of 2 for multidiffusion at x4" in capsys.readouterr().out
+
+
+def test_a_search_replaces_its_own_rows_only(tmp_path):
+    """Other methods and sizes stay as they were written, with whatever columns they have."""
+    path = tmp_path / "found.csv"
+
+    def row(method, resolution, value):
+        return {"method": method, "resolution": resolution, "candidate": "", "kid_r": value, "chosen": True}
+
+    write_record(path, [row("a", "x4", 1.23456), row("b", "x4", 2.0), row("b", "x4", 2.5), row("b", "x16", 3.0)])
+    assert path.read_text().splitlines()[1] == "a,x4,,1.2346,True"
+    write_record(path, [row("b", "x4", 4.0) | {"weights": "0123abcd"}])
+    assert path.read_text().splitlines() == [
+        "method,resolution,candidate,kid_r,chosen,weights",
+        "a,x4,,1.2346,True,",
+        "b,x16,,3.0,True,",
+        "b,x4,,4.0,True,0123abcd",
+    ]
 
 
 def test_the_command_records_costs(pipe_folder, tmp_path, capsys):
