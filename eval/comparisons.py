@@ -25,6 +25,11 @@ def paired_p_value(difference: float, se: float, groups: int) -> float:
     return 2 * float(special.stdtr(groups - 1, -abs(difference) / se))
 
 
+def paired_p_values(pairs: Sequence[tuple[Estimate, Estimate]]) -> list[float]:
+    """The p-value of each difference of two scores of the same prompts, adjusted for all of them (`holm`)."""
+    return holm([paired_p_value(*one.minus(other), len(one.group_sizes)) for one, other in pairs])
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values (Holm 1979): rejecting those at most α keeps the family-wise error at α, dependent or not."""
     p = np.asarray(p_values, dtype=np.float64)
@@ -53,8 +58,8 @@ def indistinguishable_from_best(estimates: Mapping[K, Estimate], *, level: float
         return []
     best = min(estimates, key=lambda row: estimates[row].value)
     pairs = list(combinations(estimates, 2))
-    p_values = [paired_p_value(*estimates[a].minus(estimates[b]), len(estimates[a].group_sizes)) for a, b in pairs]
-    worse = {row for pair, p in zip(pairs, holm(p_values), strict=True) if best in pair and p <= level for row in pair}
+    p_values = paired_p_values([(estimates[a], estimates[b]) for a, b in pairs])
+    worse = {row for pair, p in zip(pairs, p_values, strict=True) if best in pair and p <= level for row in pair}
     return [row for row in estimates if row == best or row not in worse]
 
 

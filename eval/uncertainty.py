@@ -62,6 +62,11 @@ class Estimate:
     key: str = ""
 
     @property
+    def prompts(self) -> tuple[str, tuple[int, ...]]:
+        """What two scores have in common whose difference is paired: their prompts and how these are grouped."""
+        return self.key, self.group_sizes
+
+    @property
     def se(self) -> float:
         """Standard error over prompts."""
         return jackknife_se(self.value, self.without, self.group_sizes)
@@ -78,7 +83,7 @@ class Estimate:
         Raises:
             ValueError: the prompts or their groups differ.
         """
-        if (self.key, self.group_sizes) != (other.key, other.group_sizes):
+        if self.prompts != other.prompts:
             raise ValueError("a paired difference needs scores of the same prompts in the same order: these differ")
         value = self.value - other.value
         without = [a - b for a, b in zip(self.without, other.without, strict=True)]
@@ -88,7 +93,7 @@ class Estimate:
 def mean_of(estimates: Sequence[Estimate]) -> Estimate:
     """The mean score of several methods on the same prompts; ValueError if their prompts or groups differ."""
     first = estimates[0]
-    if any((each.key, each.group_sizes) != (first.key, first.group_sizes) for each in estimates):
+    if any(each.prompts != first.prompts for each in estimates):
         raise ValueError("a mean over methods needs scores of the same prompts in the same order: these differ")
     without = np.mean([each.without for each in estimates], axis=0)
     value = float(np.mean([each.value for each in estimates]))

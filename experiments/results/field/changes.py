@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from eval.comparisons import paired_p_values
 from eval.uncertainty import mean_of
-from experiments.results.field.frontier import Difference, Group, corrected, title_of
+from experiments.results.field.frontier import Difference, Group, title_of
 from experiments.results.field.recipes import RECIPE, shown
 from experiments.results.score_table import markdown
 
@@ -26,7 +27,7 @@ def changes_section(group: Group, other: Group, name: str) -> list[str]:
     scores = [score for score in group.scores if score in other.scores]
     if not changed or not scores:
         return []
-    if any(keys_of(group, score) != keys_of(other, score) for score in scores):
+    if any(prompts_of(group, score) != prompts_of(other, score) for score in scores):
         return [f"Not compared with `{name}`, which has other prompts."]
     recipes = {method: recipe_change(group.rows.loc[method], other.rows.loc[method]) for method in changed}
     rows = [{"method": method, "recipe": recipe} for method, recipe in recipes.items()]
@@ -53,14 +54,14 @@ def recipe_change(row: pd.Series, other: pd.Series) -> str:
 def differences(group: Group, other: Group, score: str, methods: Sequence[str]) -> list[Difference]:
     """Each method's score minus its own in ``other``, significant after Holm's correction over these methods."""
     ours, theirs = group.scores[score].estimates, other.scores[score].estimates
-    p_values = corrected([(ours[method], theirs[method]) for method in methods])
+    p_values = paired_p_values([(ours[method], theirs[method]) for method in methods])
     return [Difference.between(ours[m], theirs[m], m, p) for m, p in zip(methods, p_values, strict=True)]
 
 
 def mean_difference(group: Group, other: Group, score: str, methods: Sequence[str]) -> Difference:
     """The mean score of these methods minus that in ``other``, without correction for other differences."""
     ours, theirs = (mean_of([each.scores[score].estimates[name] for name in methods]) for each in (group, other))
-    return Difference.between(ours, theirs, "mean", *corrected([(ours, theirs)]))
+    return Difference.between(ours, theirs, "mean", *paired_p_values([(ours, theirs)]))
 
 
 def order_line(group: Group, other: Group, score: str, methods: Sequence[str], name: str) -> str:
@@ -76,9 +77,8 @@ def order_line(group: Group, other: Group, score: str, methods: Sequence[str], n
     return f"**{title_of(score)}**: {'; '.join(texts)}."
 
 
-def keys_of(group: Group, score: str) -> set[tuple[str, tuple[int, ...]]]:
-    """The prompts of a score, and their grouping."""
-    return {(estimate.key, estimate.group_sizes) for estimate in group.scores[score].estimates.values()}
+def prompts_of(group: Group, score: str) -> set[tuple[str, tuple[int, ...]]]:
+    return {estimate.prompts for estimate in group.scores[score].estimates.values()}
 
 
 def listed(pairs: set[tuple[str, str]]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.comparisons import holm, paired_p_value
+from eval.comparisons import paired_p_values
 from eval.score import as_estimate
 from eval.uncertainty import Estimate, interval_of
 from experiments.results.reading import CONTROLS, SCORES, compared_groups, read_scores, row_labels, score_files
@@ -73,7 +73,7 @@ class Paired:
     def __init__(self, estimates: Mapping[str, Estimate]) -> None:
         self.estimates = estimates
         pairs = list(combinations(estimates, 2))
-        p_values = corrected([(estimates[a], estimates[b]) for a, b in pairs])
+        p_values = paired_p_values([(estimates[a], estimates[b]) for a, b in pairs])
         self.adjusted = dict(zip(map(frozenset, pairs), p_values, strict=True))
 
     def difference(self, one: str, other: str) -> Difference:
@@ -89,11 +89,6 @@ class Paired:
             if difference.significant:
                 found.add((one, other) if difference.value < 0 else (other, one))
         return found
-
-
-def corrected(pairs: Sequence[tuple[Estimate, Estimate]]) -> list[float]:
-    """The p-value of each paired difference, with Holm's correction over all of them."""
-    return holm([paired_p_value(*one.minus(other), len(one.group_sizes)) for one, other in pairs])
 
 
 def places(paired: Paired, costs: Mapping[str, float]) -> list[Place]:
